@@ -1,0 +1,1 @@
+"""The audit record: what was decided, for whom, by which rules. Written before the answer leaves."""

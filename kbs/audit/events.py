@@ -1,0 +1,174 @@
+"""One typed event per decision. Digests and decisions, never secrets, tokens, nonces or raw evidence.
+
+Every event has `decision`: the id (32 hex digits) that a guest's error body carries and that `kbs explain` takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events share."""
+
+    kind: ClassVar[str]
+    decision: str
+
+    def members(self) -> dict[str, Any]:
+        """JSON members of the record, `kind` first; None and empty members are left out."""
+        found: dict[str, Any] = {"kind": self.kind}
+        for member in dataclasses.fields(self):
+            value = getattr(self, member.name)
+            if value is not None and value != () and value != {}:
+                found[member.name] = value
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStarted(Event):
+    """A broker process group came up."""
+
+    kind = "service.started"
+    version: str
+    insecure: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRepaired(Event):
+    """A half-written last line, left by a crash, was cut off at start."""
+
+    kind = "audit.repaired"
+    dropped_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceAccepted(Event):
+    """Evidence was authentic; the appraisal says what policy made of it."""
+
+    kind = "evidence.accepted"
+    tee: str
+    status: Mapping[str, str]  # submodule → tier
+    vectors: Mapping[str, Mapping[str, int]]
+    policies: Mapping[str, str]  # submodule → SHA-256 of the policy text
+    policy_names: Mapping[str, str] = field(default_factory=dict)
+    references: str  # version of the reference-value snapshot
+    findings: Sequence[Mapping[str, Any]] = ()  # of submodules that are not affirming
+    claims_digest: str
+    init_data: str | None = None
+    key: str  # RFC 7638 thumbprint of the TEE key
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceRefused(Event):
+    """Evidence was not authentic, or the handshake was at fault."""
+
+    kind = "evidence.refused"
+    tee: str | None = None
+    reason: str
+    detail: str
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseGranted(Event):
+    """A plugin's answer left, sealed to the TEE key."""
+
+    kind = "release.granted"
+    plugin: str
+    path: str
+    version: int | None = None
+    attestation: str | None = None  # decision id of the attestation the token came from
+    policy: str
+    policy_name: str | None = None
+    key: str
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseDenied(Event):
+    """Nothing left: no or bad token, policy, missing resource, fault."""
+
+    kind = "release.denied"
+    plugin: str
+    path: str
+    reason: str
+    detail: str
+    attestation: str | None = None
+    policy: str | None = None
+    policy_name: str | None = None
+    findings: Sequence[Mapping[str, Any]] = ()
+    key: str | None = None
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminRefused(Event):
+    """An admin request without the right to it."""
+
+    kind = "admin.refused"
+    actor: str | None = None
+    method: str
+    path: str
+    reason: str
+    detail: str
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminRead(Event):
+    """An administrator read metadata or rules."""
+
+    kind = "admin.read"
+    actor: str
+    what: str
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleChanged(Event):
+    """A policy or a reference value changed."""
+
+    kind = "rule.changed"
+    actor: str
+    rule: str  # `resource-policy`, `attestation-policy/default_cpu`, `reference-value/<name>`
+    action: str  # `set`, `delete`, `rollback`
+    digest: str | None = None
+    version: int | None = None
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceChanged(Event):
+    """A secret was written, rolled back or deleted. Never its bytes nor a digest of them."""
+
+    kind = "resource.changed"
+    actor: str
+    path: str
+    action: str
+    version: int | None = None
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminTokenIssued(Event):
+    """A new admin token was made from the data directory."""
+
+    kind = "admin.token_issued"
+    subject: str
+    role: str
+    token_id: str
+    expires: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminTokenRevoked(Event):
+    """An admin token stopped working before its time."""
+
+    kind = "admin.token_revoked"
+    actor: str
+    token_id: str

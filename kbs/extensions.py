@@ -1,0 +1,30 @@
+"""The one seam: loads enabled entry points and refuses everything else.
+
+Verifiers and plugins are entry points, the built-in ones too. Installed is not enabled: only names in the settings
+are imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from typing import Any
+
+from kbs.errors import ConfigInvalid
+
+Factory = Callable[..., Any]
+
+
+def load(group: str, enabled: Iterable[str]) -> dict[str, Factory]:
+    """Import the enabled names of one group, and no other code.
+
+    Raises:
+        ConfigInvalid: a name nobody provides, or that two packages provide.
+    """
+    factories: dict[str, Factory] = {}
+    for name in enabled:
+        found = [*entry_points(group=group, name=name)]
+        if len(found) != 1:
+            raise ConfigInvalid(f"{group}: {name!r} has {len(found)} providers, expected one")
+        factories[name] = found[0].load()
+    return factories

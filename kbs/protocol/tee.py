@@ -1,0 +1,32 @@
+"""TEE names as the wire spells them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Tee(StrEnum):
+    """TEE names as on the wire (kbs-protocol 2.2)."""
+
+    AZ_SNP_VTPM = "az-snp-vtpm"
+    AZ_TDX_VTPM = "az-tdx-vtpm"
+    CCA = "cca"
+    CSV = "csv"
+    HYGON_DCU = "hygondcu"
+    NVIDIA = "nvidia"
+    NVIDIA_DPU = "nvidia-dpu"
+    SAMPLE = "sample"
+    SAMPLE_DEVICE = "sampledevice"
+    SE = "se"
+    SGX = "sgx"
+    SNP = "snp"
+    TDX = "tdx"
+    TPM = "tpm"
+
+
+TEE_ALIASES: Mapping[str, Tee] = {
+    "azsnpvtpm": Tee.AZ_SNP_VTPM,  # guests of the 0.14 and 0.15 generation
+    "aztdxvtpm": Tee.AZ_TDX_VTPM,
+    "nvidiadpu": Tee.NVIDIA_DPU,
+}
