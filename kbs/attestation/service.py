@@ -1,0 +1,308 @@
+"""The Verifier role on one screen: Evidence and Binding → Attestation Result.
+
+Nothing here knows a TEE, a vendor or a token. Whatever goes wrong refuses: evidence at fault with `EvidenceRejected`, a
+dependency with a `DependencyFault`, and every bug in a verifier with a `ServerFault`.
+
+Source: attestation-service 1.3, 1.7, 2.3; RFC 9334 section 3.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NoReturn, Protocol, TypeVar
+
+from kbs import strict_json
+from kbs.attestation.appraisal import status, trust_vector
+from kbs.attestation.init_data import InitData
+from kbs.attestation.model import (
+    Appraisal,
+    AttestationResult,
+    Binding,
+    EndorsementNeed,
+    Endorsements,
+    Evidence,
+    Json,
+    Tier,
+    VerifiedClaims,
+    Verifier,
+)
+from kbs.errors import (
+    EvidenceMalformed,
+    EvidenceRejected,
+    KbsError,
+    PeerFault,
+    PolicyBroken,
+    ReferenceValuesUnavailable,
+    ServerFault,
+    TeeNotEnabled,
+)
+from kbs.policy.engine import Finding, Policy, PolicyEngine, PolicyKind
+from kbs.protocol.tee import Tee
+from rvps.errors import ProviderUnavailable
+from rvps.model import Snapshot
+
+POLICY_ID: Final = "default"
+"""The policy id that tokens name. The policy evaluated is `<id>_<device class>` (attestation-service 2.1)."""
+
+_NOTHING: Final = Endorsements()
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationRequest:
+    """One piece of evidence with what it must be bound to.
+
+    runtime_data: the object `binding.report_data` is the digest of; policies and tokens see it.
+    init_data: the document `binding.init_data` is the digest of; None when there was none or only its digest is known.
+    """
+
+    evidence: Evidence
+    binding: Binding
+    runtime_data: Mapping[str, Json] | None = None
+    init_data: InitData | None = None
+
+    def __post_init__(self) -> None:
+        """Claims of one document beside the digest of another would let a guest lie to policies."""
+        if self.init_data is not None and not (
+            self.binding.init_data is not None and hmac.compare_digest(self.init_data.digest, self.binding.init_data)
+        ):
+            raise ServerFault("init data and the digest to be bound do not belong together")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """One claim set and the request it answers; every device of a request has one of its own."""
+
+    request: VerificationRequest
+    claims: VerifiedClaims
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """A result, and for each submodule that is not affirming what its policy compared."""
+
+    result: AttestationResult
+    findings: Mapping[str, Sequence[Finding]]
+
+
+class EndorsementSource(Protocol):
+    """Where collateral comes from. Nothing it returns is trusted; verifiers check every item."""
+
+    def cached(self, needs: Sequence[EndorsementNeed]) -> Endorsements | None:
+        """All of `needs` as far as they are at hand without waiting; None if something would have to be fetched."""
+
+    def fetch(self, needs: Sequence[EndorsementNeed]) -> Endorsements:
+        """The same, waiting for vendors where needed. What is not required and not to be had is left out.
+
+        Raises:
+            EndorsementsUnavailable: something required is not to be had now.
+        """
+
+
+class ActivePolicies(Protocol):
+    """The policies in force; `kbs.policy.store.PolicyStore` is one."""
+
+    def active(self, kind: PolicyKind, policy_id: str) -> Policy:
+        """The current text of one policy.
+
+        Raises:
+            KbsError: there is none under this id, or it cannot be read.
+        """
+
+
+class ReferenceValues(Protocol):
+    """The part of `rvps.client.ReferenceValueProvider` that appraisal needs."""
+
+    def snapshot(self, at: datetime) -> Snapshot:
+        """Every value valid at `at`."""
+
+
+class AttestationService:
+    """Appraises evidence. Calls are safe from several threads if the ports are.
+
+    Args:
+        verifiers: the enabled TEEs.
+        endorsements, engine, policies, references: the ports.
+        verbose_token: leave `additional-evidence` in what policies and tokens see.
+    """
+
+    def __init__(
+        self,
+        verifiers: Mapping[Tee, Verifier],
+        endorsements: EndorsementSource,
+        engine: PolicyEngine,
+        policies: ActivePolicies,
+        references: ReferenceValues,
+        verbose_token: bool = True,
+    ) -> None:
+        self._verifiers = verifiers
+        self._endorsements = endorsements
+        self._engine = engine
+        self._policies = policies
+        self._references = references
+        self._verbose_token = verbose_token
+
+    def blocks(self, requests: Iterable[VerificationRequest]) -> bool:
+        """Whether `attest` may wait on something outside this process: an event loop then calls it in a thread."""
+        if self._engine.blocks:
+            return True
+        for request in requests:
+            try:
+                needs = _call(request.evidence.tee, self._verifier(request.evidence.tee).needs, request.evidence)
+            except KbsError:
+                continue  # `attest` will refuse with it, without waiting
+            if needs and self._endorsements.cached(needs) is None:
+                return True
+        return False
+
+    def attest(self, requests: Sequence[VerificationRequest], at: datetime) -> Attested:
+        """Verify and appraise all evidence of one guest: the primary first, then devices, sorted by TEE name.
+
+        Args:
+            requests: the primary evidence and that of devices, each TEE at most once.
+            at: the moment to verify at, aware, UTC.
+
+        Raises:
+            EvidenceRejected: not authentic, not bound, or a TEE twice.
+            TeeNotEnabled: a TEE that the settings do not enable.
+            DependencyFault: collateral, reference values or the policy engine are not to be had; nothing was judged.
+            ServerFault: a bug in a verifier, a policy that is missing or broken.
+        """
+        return self.appraise(self.verify(requests, at), self._snapshot(at))
+
+    def verify(self, requests: Sequence[VerificationRequest], at: datetime) -> Sequence[Verified]:
+        """The first half of `attest`: what the verifiers vouch for, before any policy."""
+        return [Verified(request, claims) for request in _ordered(requests) for claims in self._verify(request, at)]
+
+    def appraise(self, verified: Sequence[Verified], references: Snapshot) -> Attested:
+        """The second half of `attest`: what the policies make of it, given these reference values."""
+        counters: Counter[str] = Counter()
+        appraisals: list[Appraisal] = []
+        findings: dict[str, Sequence[Finding]] = {}
+        for each in verified:
+            device_class = each.claims.device_class
+            submod = f"{device_class}{counters[device_class]}"
+            counters[device_class] += 1
+            document = policy_input(each, verbose_token=self._verbose_token)
+            encoded = strict_json.encode(document)
+            policy_id = f"{POLICY_ID}_{device_class}"
+            policy = self._policy(policy_id)
+            verdict = self._engine.appraise(policy, encoded, references)
+            vector = trust_vector(verdict.trust_claims)
+            tier = status(vector)
+            if tier is Tier.AFFIRMING and each.request.binding.report_data is None:
+                tier = Tier.WARNING  # evidence without a challenge may be a replay, whatever the policy looks at
+            if tier is not Tier.AFFIRMING:
+                findings[submod] = self._engine.explain_appraisal(policy, encoded, references)
+            appraisals.append(
+                Appraisal(
+                    submod=submod,
+                    tee=each.claims.tee,
+                    status=tier,
+                    vector=vector,
+                    policy_id=POLICY_ID,
+                    policy_digest=policy.digest,
+                    policy_name=f"{policy_id} ({policy.origin})",
+                    annotated_evidence=document,
+                    extensions=verdict.extensions,
+                )
+            )
+        return Attested(AttestationResult(tuple(appraisals), references.version), findings)
+
+    def _verify(self, request: VerificationRequest, at: datetime) -> Sequence[VerifiedClaims]:
+        tee = request.evidence.tee
+        verifier = self._verifier(tee)
+        needs = _call(tee, verifier.needs, request.evidence)
+        endorsements = _NOTHING
+        if needs:
+            at_hand = self._endorsements.cached(needs)
+            endorsements = self._endorsements.fetch(needs) if at_hand is None else at_hand
+        verified = _call(tee, verifier.verify, request.evidence, endorsements, request.binding, at)
+        if not verified or any(claims.tee is not tee for claims in verified):
+            raise ServerFault(operator_detail=f"verifier {tee}: no claims, or claims of another TEE")
+        return verified
+
+    def _verifier(self, tee: Tee) -> Verifier:
+        found = self._verifiers.get(tee)
+        if found is None:
+            raise TeeNotEnabled(f"TEE `{tee}` is not enabled")
+        return found
+
+    def _policy(self, policy_id: str) -> Policy:
+        try:
+            return self._policies.active(PolicyKind.EVIDENCE, policy_id)
+        except PeerFault as error:  # the guest cannot help it that nobody set this policy
+            raise PolicyBroken(operator_detail=f"no evidence policy {policy_id} is active") from error
+
+    def _snapshot(self, at: datetime) -> Snapshot:
+        try:
+            return self._references.snapshot(at)
+        except ProviderUnavailable as error:
+            raise ReferenceValuesUnavailable("reference values are not to be had") from error
+
+
+def policy_input(verified: Verified, *, verbose_token: bool = True) -> dict[str, Json]:
+    """What a policy sees, and what the token holds as annotated evidence (attestation-service 1.7).
+
+    Raises:
+        EvidenceMalformed: an integer that does not fit 64 bits, signed.
+    """
+    request, claims = verified.request, verified.claims
+    own = dict(claims.claims)
+    document: dict[str, Json] = {}
+    if isinstance(own.get("init_data"), str):
+        document["init_data"] = own.pop("init_data")
+        document["init_data_claims"] = request.init_data.claims if request.init_data is not None else None
+    if isinstance(own.get("report_data"), str):
+        document["report_data"] = own.pop("report_data")
+        runtime_data = request.runtime_data
+        if runtime_data is not None and not verbose_token:
+            runtime_data = {name: value for name, value in runtime_data.items() if name != "additional-evidence"}
+        document["runtime_data_claims"] = runtime_data
+    document[claims.tee.value] = own
+    _refuse_wide_integers(document)
+    return document
+
+
+def _ordered(requests: Sequence[VerificationRequest]) -> Sequence[VerificationRequest]:
+    if not requests:
+        raise EvidenceMalformed("no evidence")
+    if len(requests) == 1:
+        return requests
+    if len({request.evidence.tee for request in requests}) != len(requests):
+        raise EvidenceRejected("evidence of one TEE is there twice")
+    return [requests[0], *sorted(requests[1:], key=lambda request: request.evidence.tee.value)]
+
+
+def _refuse_wide_integers(value: Json) -> None:
+    """Relying parties in other languages read 64 bits, signed; a wider number would change its value on the way."""
+    kind = type(value)
+    if kind is str or kind is bool:
+        return
+    if kind is int:
+        if not -(1 << 63) <= value < 1 << 63:
+            raise EvidenceMalformed("a claim is an integer of more than 64 bits")
+    elif isinstance(value, Mapping):
+        for member in value.values():
+            _refuse_wide_integers(member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            _refuse_wide_integers(member)
+
+
+def _call(tee: Tee, step: Callable[..., _T], *arguments: object) -> _T:
+    """The wall around verifiers: `EvidenceRejected` passes, anything else is our bug and refuses as such."""
+    try:
+        return step(*arguments)
+    except EvidenceRejected:
+        raise
+    except Exception as error:  # noqa: BLE001  the wall: a bug in a verifier must never accept, nor take the worker down
+        _broken(tee, error)
+
+
+def _broken(tee: Tee, error: Exception) -> NoReturn:
+    raise ServerFault(operator_detail=f"verifier {tee}: {type(error).__name__} escaped") from error
