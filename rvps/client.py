@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from rvps.model import ReferenceValue, Snapshot
+from rvps.service import EmbeddedProvider
+from rvps.store import KeyValueStore
 
 
 class ReferenceValueProvider(Protocol):
@@ -32,3 +34,16 @@ class ReferenceValueProvider(Protocol):
 
     def withdraw(self, name: str, *, issuer: str, at: datetime) -> bool:
         """Remove one name at once. False if there was none."""
+
+
+def embedded(
+    store: KeyValueStore, *, conflict: type[Exception], unavailable: type[Exception]
+) -> ReferenceValueProvider:
+    """A provider in this process.
+
+    Args:
+        store: anything that fits the small port in `rvps.store`; the broker's store does.
+        conflict: what that store raises for a lost compare-and-set.
+        unavailable: what it raises when it is down or full; callers here see `ProviderUnavailable`.
+    """
+    return EmbeddedProvider(store, conflict=conflict, unavailable=unavailable)
