@@ -1,0 +1,278 @@
+# Appraisal Policy for Evidence of class cpu: the default.
+#
+# Claims, reference values and numbers are those of upstream's default policy (attestation-service 2.5). Added are the
+# positive conditions of a broker that must not be talked down: a claim that forbids affirming (debug, VMPL, migration
+# agent, provisional firmware, unchecked revocation or binding …) has to be there and has to be good.
+#
+# Every comparison is a row of a table (kbs.checks): claim, comparison, constant or reference value.
+package policy
+
+import data.kbs.checks
+
+tees := {"az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "sample", "se", "sgx", "snp", "tdx", "tpm"}
+
+named := tees & object.keys(input)
+
+# Claims of exactly one TEE. Two of them never come from one verifier, so nothing is affirmed then.
+tee := name if {
+	count(named) == 1
+	some name in named
+}
+
+default trust_claims := {
+	"executables": 33,
+	"hardware": 97,
+	"configuration": 36,
+	"instance-identity": 0,
+	"file-system": 0,
+	"runtime-opaque": 0,
+	"storage-opaque": 0,
+	"sourced-data": 0,
+}
+
+# executables 4: measured by registers only. configuration 3: nothing unsafe, not compared with approved settings.
+trust_claims := {
+	"executables": checks.grade(document, rows.executables, [3, 4, 33]),
+	"hardware": checks.grade(document, rows.hardware, [2, 2, 97]),
+	"configuration": configuration(document, rows),
+	"instance-identity": 0,
+	"file-system": 0,
+	"runtime-opaque": 0,
+	"storage-opaque": 0,
+	"sourced-data": 0,
+} if {
+	rows := table(tee)
+	document := claims(tee)
+}
+
+configuration(document, rows) := checks.grade(document, rows.configuration, [2, 3, 36])
+
+# Nothing in TPM evidence speaks of configuration: no assertion.
+configuration(_, rows) := 0 if not rows.configuration
+
+# What the rows look at: the TEE's claims; for tdx and sgx with what has to be worked out beside them.
+claims(name) := input[name] if not name in {"tdx", "sgx"}
+
+claims("tdx") := object.union(input.tdx, {
+	"uefi_event_logs[kernel].digests": kernel_digests,
+	"uefi_event_logs[command line].digests": command_line_digests,
+})
+
+claims("sgx") := object.union(input.sgx, {"body.attributes.flags[init, not debug]": sgx_production})
+
+kernel_digests := [digest.digest |
+	some event in input.tdx.uefi_event_logs
+	event.type_name == "EV_EFI_BOOT_SERVICES_APPLICATION"
+	"File(kernel)" in event.details.device_paths
+	some digest in event.digests
+]
+
+command_line_digests := [digest.digest |
+	some event in input.tdx.uefi_event_logs
+	event.type_name == "EV_EVENT_TAG"
+	event.details.string == "LOADED_IMAGE::LoadOptions"
+	some digest in event.digests
+]
+
+# Flags are little endian: in the first byte INIT (bit 0) set and DEBUG (bit 1) clear (Intel SDM vol. 3D, ATTRIBUTES).
+sgx_production if {
+	substring(input.sgx.body["attributes.flags"], 1, 1) in {"1", "5", "9", "d"}
+} else := false
+
+# The sample TEE signs nothing. That it is switched on is the verifier's business, that its tokens open nothing the
+# resource policy's.
+table("sample") := {
+	"executables": {"must": [["launch_digest", "in", "launch_digest"]]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		["svn", "in", "svn"],
+		[["platform_version", "major"], "equals", "major_version"],
+		[["platform_version", "minor"], "at least", "minimum_minor_version"],
+	]},
+	"configuration": {"must": [["debug", "is", false]]},
+}
+
+table("snp") := {
+	"executables": {"must": [["measurement", "in", "snp_launch_measurement"]]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		["provisional_firmware", "is", false],
+		["reported_tcb_bootloader", "in", "snp_bootloader"],
+		["reported_tcb_microcode", "in", "snp_microcode"],
+		["reported_tcb_snp", "in", "snp_snp_svn"],
+		["reported_tcb_tee", "in", "snp_tee_svn"],
+	]},
+	"configuration": {
+		"must": [
+			["vmpl", "is", 0],
+			["policy_debug_allowed", "is", false],
+			["policy_migrate_ma", "is", false],
+		],
+		"better": [
+			["platform_smt_enabled", "equals", "snp_smt_enabled"],
+			["platform_tsme_enabled", "equals", "snp_tsme_enabled"],
+			["policy_abi_major", "equals", "snp_guest_abi_major"],
+			["policy_abi_minor", "equals", "snp_guest_abi_minor"],
+			["policy_single_socket", "equals", "snp_single_socket"],
+			["policy_smt_allowed", "equals", "snp_smt_allowed"],
+		],
+	},
+}
+
+# TD attributes are little endian: the first byte holds DEBUG and the other bits that open a TD to its host (Intel TDX
+# module, TD_ATTRIBUTES.TUD); all of them must be clear.
+table("tdx") := {
+	"executables": {
+		"must": [
+			[["quote", "body", "rtmr_1"], "in", "rtmr_1"],
+			[["quote", "body", "rtmr_2"], "in", "rtmr_2"],
+		],
+		"better": [
+			["uefi_event_logs[kernel].digests", "contains", "tdvfkernel"],
+			["uefi_event_logs[command line].digests", "contains", "tdvfkernelparams"],
+		],
+	},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		["tcb_status", "is", "UpToDate"],
+		["collateral_expiration_status", "is", "0"],
+		[["quote", "header", "tee_type"], "is", "81000000"],
+		[["quote", "header", "vendor_id"], "is", "939a7233f79c4ca9940a0db3957f0607"],
+		[["quote", "body", "mr_td"], "in", "mr_td"],
+	]},
+	"configuration": {"must": [
+		[["td_attributes", "debug"], "is", false],
+		[["quote", "body", "td_attributes"], "begins", "00"],
+		[["quote", "body", "xfam"], "in", "xfam"],
+	]},
+}
+
+table("sgx") := {
+	"executables": {"must": [[["body", "mr_enclave"], "in", "sgx_mr_enclave"]]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		["tcb_status", "is", "UpToDate"],
+		["collateral_expiration_status", "is", "0"],
+		[["header", "vendor_id"], "is", "939a7233f79c4ca9940a0db3957f0607"],
+	]},
+	"configuration": {"must": [
+		["body.attributes.flags[init, not debug]", "is", true],
+		[["body", "attributes.flags"], "in", "sgx_attributes_flags"],
+		[["body", "attributes.xfrm"], "in", "sgx_attributes_xfrm"],
+	]},
+}
+
+# The SNP claims of Azure's vTPM evidence are text; a verifier that types them satisfies the fixed rows as well.
+table("az-snp-vtpm") := {
+	"executables": {"must": [
+		["measurement", "in", "measurement"],
+		[["tpm", "pcr11"], "in", "snp_pcr11"],
+	]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		["provisional_firmware", "one of", [false, "false"]],
+		["reported_tcb_bootloader", "in", "tcb_bootloader"],
+		["reported_tcb_microcode", "in", "tcb_microcode"],
+		["reported_tcb_snp", "in", "tcb_snp"],
+		["reported_tcb_tee", "in", "tcb_tee"],
+	]},
+	"configuration": {"must": [
+		["vmpl", "one of", [0, "0"]],
+		["policy_debug_allowed", "one of", [false, "false"]],
+		["policy_migrate_ma", "one of", [false, "false"]],
+		["secure-boot", "is", true],
+		["platform_smt_enabled", "in", "smt_enabled"],
+		["platform_tsme_enabled", "in", "tsme_enabled"],
+		["policy_abi_major", "in", "abi_major"],
+		["policy_abi_minor", "in", "abi_minor"],
+		["policy_single_socket", "in", "single_socket"],
+		["policy_smt_allowed", "in", "smt_allowed"],
+	]},
+}
+
+table("az-tdx-vtpm") := {
+	"executables": {"must": [[["tpm", "pcr11"], "in", "tdx_pcr11"]]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		["tcb_status", "is", "UpToDate"],
+		["collateral_expiration_status", "is", "0"],
+		[["quote", "header", "tee_type"], "is", "81000000"],
+		[["quote", "header", "vendor_id"], "is", "939a7233f79c4ca9940a0db3957f0607"],
+		[["quote", "body", "mr_td"], "in", "mr_td"],
+	]},
+	"configuration": {"must": [
+		[["td_attributes", "debug"], "is", false],
+		[["quote", "body", "td_attributes"], "begins", "00"],
+		["secure-boot", "is", true],
+		[["quote", "body", "xfam"], "in", "xfam"],
+	]},
+}
+
+table("tpm") := {
+	"executables": {"must": [
+		["pcr11", "in", "tpm_pcr11"],
+		["ak_public", "in", "trusted_aks"],
+	]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+	]},
+}
+
+# Images, their headers and host keys are the verifier's allow-lists: its success is the statement.
+table("se") := {
+	"executables": {"must": [["version", "is", 1]]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		["version", "is", 1],
+	]},
+	"configuration": {"must": [["version", "is", 1]]},
+}
+
+# Guest policy bits: no debugging, state encrypted (ES), not sent to another platform.
+table("csv") := {
+	"executables": {"must": [["measure", "in", "csv_measure"]]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		[["policy", "api_major"], "in", "csv_api_major"],
+		[["policy", "api_minor"], "in", "csv_api_minor"],
+	]},
+	"configuration": {"must": [
+		[["policy", "nodbg"], "is", 1],
+		[["policy", "es"], "is", 1],
+		[["policy", "nosend"], "is", 1],
+	]},
+}
+
+# cca has no table: the documented claims hold neither the platform's lifecycle nor its firmware components, so nothing
+# in them can tell a secured platform from one being debugged.
+
+extensions := [{
+	"name": "ear.trustee.identifiers",
+	"key": -18,
+	"value": {"validated": {name: list |
+		some name, list in identifiers
+		count(list) > 0
+	}},
+}]
+
+identifiers := {
+	"container_images": [image | some container in containers; image := container.OCI.Annotations["io.kubernetes.cri.image-name"]],
+	"container_uids": [uid | some container in containers; uid := container.OCI.Process.User.UID],
+}
+
+default containers := []
+
+containers := input.init_data_claims.agent_policy_claims.containers
+
+default findings := []
+
+findings := checks.findings(tee, claims(tee), table(tee))
