@@ -201,7 +201,9 @@ class WasmInstance:
         self.close()
         # wasmtime keeps the last exception of a host function for ever, and with it this instance.
         wasmtime._func.LAST_EXCEPTION = None
-        raise broken(f"{what}: {self._call.aborted or str(err)[:500]}") from err
+        # A trap's text begins with a backtrace; the cause stands in its last line.
+        why = self._call.aborted or (str(err).strip().splitlines() or [type(err).__name__])[-1].strip()
+        raise broken(f"{what}: {why[:500]}") from err
 
     def _write(self, context: Any, address: int, data: bytes) -> None:
         end = address + len(data)
