@@ -159,6 +159,7 @@ class AdminTokenIssued(Event):
     """A new admin token was made from the data directory."""
 
     kind = "admin.token_issued"
+    actor: str
     subject: str
     role: str
     token_id: str
@@ -172,3 +173,26 @@ class AdminTokenRevoked(Event):
     kind = "admin.token_revoked"
     actor: str
     token_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminRequested(Event):
+    """An administrator was let through to a change. Recorded before the change, so that none goes unrecorded."""
+
+    kind = "admin.requested"
+    actor: str
+    method: str
+    path: str
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceValueChanged(Event):
+    """Reference values were registered or withdrawn; all names of one statement together."""
+
+    kind = "reference.changed"
+    actor: str
+    action: str
+    names: Sequence[str]
+    statement: str | None = None
+    peer: str | None = None

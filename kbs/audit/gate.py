@@ -1,0 +1,185 @@
+"""The gate: a decision leaves only after its record is written (P-AUD-1)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Final, Generic, TypeVar
+
+from kbs.audit.events import Event
+from kbs.errors import AuditUnavailable, KbsError
+
+T = TypeVar("T")
+Append = Callable[[Sequence[Event]], None]
+"""Returns when the events are recorded durably; raises AuditUnavailable, or TypeError for an event that cannot be."""
+
+MAX_BATCH: Final = 256
+"""Decisions recorded by one append."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Generic[T]):
+    """What was decided, and the events that say so. `release` is the only way to the outcome.
+
+    events: at least one.
+    outcome: the value to hand out, or the refusal to raise.
+    """
+
+    events: tuple[Event, ...]
+    _outcome: T | KbsError = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.events:
+            raise ValueError("a decision without a record does not leave")
+
+
+def release(log_append: Append, decided: Decided[T]) -> T:
+    """Record the events, then return the value or raise the refusal.
+
+    Raises:
+        AuditUnavailable: no record, hence no outcome, whichever it was.
+        KbsError: the decided refusal.
+    """
+    log_append(decided.events)
+    return _outcome(decided)
+
+
+def _outcome(decided: Decided[T]) -> T:
+    if isinstance(decided._outcome, KbsError):
+        raise decided._outcome
+    return decided._outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[None]
+    events: tuple[Event, ...]
+
+
+class GroupCommit:
+    """`release` for coroutines: one append for everything that waits.
+
+    While an append flushes, further decisions gather and go into the next one. Appends run in one thread of this
+    process, or, with `inline`, in the event loop itself: less work per decision, but the loop stands still meanwhile.
+    Several loops and forked processes may share one object; each process starts its own thread at first use.
+    """
+
+    def __init__(self, log_append: Append, *, inline: bool = False) -> None:
+        self._append = log_append
+        self._inline = inline
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._closed = False
+
+    async def release(self, decided: Decided[T]) -> T:
+        """As `kbs.audit.gate.release`. A cancelled caller's decision is recorded all the same."""
+        if self._closed:
+            raise AuditUnavailable("the service is stopping")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(loop, loop.create_future(), decided.events)
+        if self._inline:
+            self._gather(waiting)
+        else:
+            if self._thread is None or self._pid != os.getpid():
+                self._start()
+            self._queue.put(waiting)
+        await waiting.future
+        return _outcome(decided)
+
+    # --- in the loop --------------------------------------------------------------------------------------------------
+
+    def _gather(self, waiting: _Waiting) -> None:
+        gathered = self._gathered.setdefault(waiting.loop, [])
+        gathered.append(waiting)
+        if len(gathered) == 1:
+            # after the callbacks that are ready now: they may bring more decisions
+            waiting.loop.call_soon(self._flush, waiting.loop)
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        gathered = self._gathered.pop(loop, [])
+        for start in range(0, len(gathered), MAX_BATCH):
+            _resolve(self._record(gathered[start : start + MAX_BATCH]))
+
+    # --- in the thread ------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._pid != os.getpid():  # forked: thread and queue are the parent's
+                self._pid = os.getpid()
+                self._queue, self._thread = SimpleQueue(), None
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, args=(self._queue,), name="audit-commit", daemon=True
+                )
+                self._thread.start()
+
+    def _work(self, queue: SimpleQueue[_Waiting | None]) -> None:
+        going = True
+        while going:
+            batch: list[_Waiting] = []
+            item = queue.get()
+            try:
+                while item is not None:
+                    batch.append(item)
+                    if len(batch) == MAX_BATCH:
+                        break
+                    item = queue.get_nowait()
+                else:
+                    going = False
+            except Empty:
+                pass
+            _hand_back(self._record(batch))
+
+    # --- both ---------------------------------------------------------------------------------------------------------
+
+    def _record(self, batch: list[_Waiting]) -> list[tuple[_Waiting, Exception | None]]:
+        """Append a batch; what each waiter gets."""
+        if not batch:
+            return []
+        try:
+            self._append([event for waiting in batch for event in waiting.events])
+        except AuditUnavailable as err:
+            # an exception of its own for each: they are raised in different places
+            return [(waiting, AuditUnavailable(str(err), operator_detail=err.operator_detail)) for waiting in batch]
+        except Exception as err:  # noqa: BLE001  # wall: a bug in one event must neither end the thread nor hit others
+            if len(batch) == 1:
+                return [(batch[0], err)]
+            return [answer for waiting in batch for answer in self._record([waiting])]
+        return [(waiting, None) for waiting in batch]
+
+    def close(self) -> None:
+        """Record what waits, then end the thread. No `release` after this."""
+        self._closed = True
+        thread, self._thread = self._thread, None
+        if thread is not None and self._pid == os.getpid():
+            self._queue.put(None)
+            thread.join()
+
+
+def _hand_back(answers: list[tuple[_Waiting, Exception | None]]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting, Exception | None]]] = {}
+    for answer in answers:
+        by_loop.setdefault(answer[0].loop, []).append(answer)
+    for loop, theirs in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, theirs)
+        except RuntimeError:
+            continue  # that loop was closed; nobody waits in it
+
+
+def _resolve(answers: list[tuple[_Waiting, Exception | None]]) -> None:
+    for waiting, error in answers:
+        if waiting.future.done():
+            continue  # cancelled
+        if error is None:
+            waiting.future.set_result(None)
+        else:
+            waiting.future.set_exception(error)
