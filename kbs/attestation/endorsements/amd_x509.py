@@ -79,18 +79,21 @@ def load_crl(data: bytes) -> x509.CertificateRevocationList:
 def is_signed_by(signed: x509.Certificate | x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     """Whether the names fit and the signature is the issuer's, with AMD's parameters and no others."""
     key = issuer.public_key()
-    if (
-        not isinstance(key, rsa.RSAPublicKey)
-        or signed.issuer != issuer.subject
-        or signed.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS
-    ):
+    if not isinstance(key, rsa.RSAPublicKey) or signed.issuer != issuer.subject:
         return False
-    body = signed.tbs_certificate_bytes if isinstance(signed, x509.Certificate) else signed.tbs_certlist_bytes
+    if signed.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS:
+        return False
     try:
-        key.verify(signed.signature, body, _PSS, SHA384())
-    except InvalidSignature:
+        # The library goes by the parameters that the certificate names and compares their two copies, of which only
+        # one is signed; the second check pins them.
+        if isinstance(signed, x509.Certificate):
+            signed.verify_directly_issued_by(issuer)
+            key.verify(signed.signature, signed.tbs_certificate_bytes, _PSS, SHA384())
+            return True
+        key.verify(signed.signature, signed.tbs_certlist_bytes, _PSS, SHA384())
+        return signed.is_signature_valid(key)
+    except (InvalidSignature, *X509_ERRORS):
         return False
-    return True
 
 
 def common_name(name: x509.Name) -> str:

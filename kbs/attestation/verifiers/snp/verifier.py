@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -39,6 +40,7 @@ class SnpVerifier:
         self._options = options
         self._chains = ChainVerifier()
         self._revocation = RevocationChecker()
+        self._latest = threading.local()
 
     def needs(self, evidence: Evidence) -> Sequence[EndorsementNeed]:
         """The product's revocation list, and the VEK where the evidence brings none.
@@ -50,6 +52,7 @@ class SnpVerifier:
             EvidenceRejected: the evidence does not parse, or names no chip to ask a VCEK for.
         """
         presented = self._read(evidence)
+        self._latest.pair = (evidence, presented)
         report = presented.report
         kind = check_form(report)
         needs = [EndorsementNeed(CrlRef(report.product, kind).name, required=False)]
@@ -66,7 +69,7 @@ class SnpVerifier:
             EvidenceRejected: the subclass names the cause.
         """
         # 1, 2, and 4 as far as the report names its product.
-        presented = self._read(evidence)
+        presented = self._take(evidence)
         report = presented.report
         # 3.
         kind = check_form(report)
@@ -105,6 +108,11 @@ class SnpVerifier:
         if str(kind) in given:
             items[_vek_name(report, kind)] = _decode(given, str(kind))
         return Endorsements(items)
+
+    def _take(self, evidence: Evidence) -> Presented:
+        """What `needs` read from this very object a moment ago, or else read it now: reading takes 100 µs."""
+        latest, presented = self._latest.__dict__.pop("pair", (None, None))
+        return presented if latest is evidence and presented is not None else self._read(evidence)
 
     def _read(self, evidence: Evidence) -> Presented:
         return read(evidence.body, self._options.v2_product, allow_trailing_bytes=self._options.allow_trailing_bytes)
