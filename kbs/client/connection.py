@@ -67,10 +67,13 @@ class Connection:
 
         Raises:
             Unreachable: no answer, or one cut short.
+            ClientMisconfigured: a header that HTTP does not carry.
         """
         url = f"{str(self.base_url).rstrip('/')}{PREFIX}{target}"
         try:
             return self._http.request(method, url, content=content, headers=headers)
+        except httpx.LocalProtocolError:  # its text repeats the header, which may be a token
+            raise ClientMisconfigured("a header holds characters that HTTP does not carry") from None
         except httpx.TransportError as err:
             raise Unreachable(f"no answer from {self.base_url.host}: {type(err).__name__}: {err}") from err
         except httpx.DecodingError as err:

@@ -117,6 +117,15 @@ def test_another_root_or_another_name_is_not_trusted(server: _Server, tmp_path: 
         connection.send("GET", "x")
 
 
+@pytest.mark.server
+@pytest.mark.enable_socket
+def test_a_token_that_http_does_not_carry_is_not_repeated(server: _Server, tmp_path: Path) -> None:
+    with connect(server, tmp_path / "ca.pem") as connection, pytest.raises(ClientMisconfigured) as refused:
+        connection.send("GET", "x", headers={"Authorization": "Bearer se\ncret"})
+    assert "cret" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
 def test_a_file_without_certificates_is_refused(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "ca.pem"
