@@ -11,7 +11,7 @@ from typing import Final
 from kbs.attestation.model import TRUST_CLAIMS, Tier
 from kbs.errors import PolicyBroken
 
-_SEVERITY: Final = (Tier.NONE, Tier.AFFIRMING, Tier.WARNING, Tier.CONTRAINDICATED)
+_WORST_FIRST: Final = (Tier.CONTRAINDICATED, Tier.WARNING, Tier.AFFIRMING)
 
 
 def _tier(value: int) -> Tier:
@@ -65,4 +65,5 @@ def status(vector: Mapping[str, int]) -> Tier:
     Raises:
         PolicyBroken: a value that `tier` refuses.
     """
-    return max((tier(value) for value in vector.values()), key=_SEVERITY.index, default=Tier.NONE)
+    found = {tier(value) for value in vector.values()}
+    return next((worst for worst in _WORST_FIRST if worst in found), Tier.NONE)

@@ -43,10 +43,6 @@ class EarSettings:
     build: str = "attestation-service 0.1.0"
 
 
-DEFAULT_ISSUER: Final = "CoCo-Attestation-Service"
-"""`iss` of a deployment without a public address."""
-
-
 def ear_claims(
     result: AttestationResult, settings: EarSettings, *, issued_at: int, expires: int, issuer: str, token_id: str
 ) -> dict[str, Json]:
@@ -54,7 +50,7 @@ def ear_claims(
 
     Args:
         issued_at, expires: seconds since the epoch; the first is `nbf` too.
-        issuer: `iss`, the configured public address or `DEFAULT_ISSUER`.
+        issuer: `iss`, the configured public address or the reference's constant.
         token_id: `jti`.
 
     Raises:

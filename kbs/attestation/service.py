@@ -152,7 +152,7 @@ class AttestationService:
             return True
         for request in requests:
             try:
-                needs = _call(request.evidence.tee, self._verifier(request.evidence.tee).needs, request.evidence)
+                needs = guarded(request.evidence.tee, self._verifier(request.evidence.tee).needs, request.evidence)
             except KbsError:
                 continue  # `attest` will refuse with it, without waiting
             if needs and self._endorsements.cached(needs) is None:
@@ -216,12 +216,12 @@ class AttestationService:
     def _verify(self, request: VerificationRequest, at: datetime) -> Sequence[VerifiedClaims]:
         tee = request.evidence.tee
         verifier = self._verifier(tee)
-        needs = _call(tee, verifier.needs, request.evidence)
+        needs = guarded(tee, verifier.needs, request.evidence)
         endorsements = _NOTHING
         if needs:
             at_hand = self._endorsements.cached(needs)
             endorsements = self._endorsements.fetch(needs) if at_hand is None else at_hand
-        verified = _call(tee, verifier.verify, request.evidence, endorsements, request.binding, at)
+        verified = guarded(tee, verifier.verify, request.evidence, endorsements, request.binding, at)
         if not verified or any(claims.tee is not tee for claims in verified):
             raise ServerFault(operator_detail=f"verifier {tee}: no claims, or claims of another TEE")
         return verified
@@ -294,7 +294,7 @@ def _refuse_wide_integers(value: Json) -> None:
             _refuse_wide_integers(member)
 
 
-def _call(tee: Tee, step: Callable[..., _T], *arguments: object) -> _T:
+def guarded(tee: Tee, step: Callable[..., _T], *arguments: object) -> _T:
     """The wall around verifiers: `EvidenceRejected` passes, anything else is our bug and refuses as such."""
     try:
         return step(*arguments)

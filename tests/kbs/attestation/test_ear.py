@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from kbs.attestation.ear import (
-    DEFAULT_ISSUER,
     DEVICE_EVIDENCE_POINTER,
     INIT_DATA_CLAIMS_POINTER,
     NONCE_POINTER,
@@ -49,7 +48,7 @@ def _written(*appraisals: Appraisal, settings: EarSettings | None = None) -> dic
         settings or EarSettings(),
         issued_at=IAT,
         expires=EXP,
-        issuer=DEFAULT_ISSUER,
+        issuer="CoCo-Attestation-Service",
         token_id="t",
     )
 
