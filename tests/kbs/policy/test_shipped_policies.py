@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -16,6 +17,7 @@ import pytest
 from kbs.attestation.appraisal import status, tier
 from kbs.attestation.model import Tier
 from kbs.policy.engine import EvidenceVerdict, Finding, Policy
+from kbs.policy.library import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from rvps.model import Snapshot
@@ -328,3 +330,20 @@ def test_dropping_from_the_token_never_helps(engine: WasmEngine) -> None:
         for dropped in paths_of(refused):
             encoded = json.dumps(without(refused, [dropped])).encode()
             assert not engine.authorize(policy("resource/affirming"), encoded, RESOURCE_REQUEST), dropped
+
+
+def test_examples_of_the_readme(engine: WasmEngine) -> None:
+    text = (policies_folder() / "README.md").read_text(encoding="utf-8")
+    blocks = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
+    claims, verdict, refused, cause_of_refusal, cause_of_verdict = blocks
+    references = snapshot({"svn": ["1"], "launch_digest": ["abcde"], "major_version": 1, "minimum_minor_version": 5})
+    assert json.dumps(references.values) in text
+    answer = appraise(engine, "evidence/cpu", claims, references)
+    assert dict(answer.trust_claims) == verdict["trust_claims"]
+    assert dict(answer.extensions) == {entry["name"]: entry["value"] for entry in verdict["extensions"]}
+    failed = [finding for finding in explain(engine, "evidence/cpu", claims, references) if not finding.ok]
+    assert failed == [Finding(**cause_of_verdict)]
+    token_json = json.dumps(refused).encode()
+    assert not engine.authorize(policy("resource/affirming"), token_json, RESOURCE_REQUEST)
+    found = engine.explain_authorization(policy("resource/affirming"), token_json, RESOURCE_REQUEST)
+    assert [finding for finding in found if not finding.ok] == [Finding(**cause_of_refusal)]
