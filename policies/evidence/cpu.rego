@@ -236,7 +236,8 @@ table("se") := {
 	"configuration": {"must": [["version", "is", 1]]},
 }
 
-# Guest policy bits: no debugging, state encrypted (ES), not sent to another platform.
+# Guest policy bits: no debugging, not sent to another platform; whether the state has to be encrypted (ES) is approved
+# by reference value.
 table("csv") := {
 	"executables": {"must": [["measure", "in", "csv_measure"]]},
 	"hardware": {"must": [
@@ -247,8 +248,8 @@ table("csv") := {
 	]},
 	"configuration": {"must": [
 		[["policy", "nodbg"], "is", 1],
-		[["policy", "es"], "is", 1],
 		[["policy", "nosend"], "is", 1],
+		[["policy", "es"], "in", "csv_es"],
 	]},
 }
 

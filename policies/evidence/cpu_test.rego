@@ -71,7 +71,7 @@ references := {
 	"smt_enabled": ["true"], "tsme_enabled": ["true"], "abi_major": ["0"], "abi_minor": ["31"],
 	"single_socket": ["false"], "smt_allowed": ["true"],
 	"tdx_pcr11": ["11"], "tpm_pcr11": ["11"], "trusted_aks": ["MIIB"],
-	"csv_measure": ["d1"], "csv_api_major": [1], "csv_api_minor": [2],
+	"csv_measure": ["d1"], "csv_api_major": [1], "csv_api_minor": [2], "csv_es": [1],
 }
 
 document(tee) := {tee: object.union(good[tee], fixed)}
@@ -162,6 +162,8 @@ forbidding := array.concat(
 		["az-tdx-vtpm", ["secure-boot"], false],
 		["az-tdx-vtpm", ["collateral_expiration_status"], "1"],
 		["csv", ["policy", "nodbg"], 0],
+		["csv", ["policy", "nosend"], 0],
+		["csv", ["policy", "es"], 0],
 	],
 )
 
