@@ -38,7 +38,7 @@ TEE_KEY_POINTERS: Final = (
 class EarSettings:
     """What a deployment may rename; the defaults are the constants of the reference implementation."""
 
-    profile: str = "tag:github.com,2024:confidential-containers/Trustee"
+    eat_profile: str = "tag:github.com,2024:confidential-containers/Trustee"
     developer: str = "https://confidentialcontainers.org"
     build: str = "attestation-service 0.1.0"
 
@@ -57,7 +57,7 @@ def ear_claims(
         PolicyBroken: an extension that would overwrite a standard member.
     """
     return {
-        "eat_profile": settings.profile,
+        "eat_profile": settings.eat_profile,
         "iat": issued_at,
         "ear.verifier-id": {"developer": settings.developer, "build": settings.build},
         "submods": {appraisal.submod: _submodule(appraisal) for appraisal in result.appraisals},

@@ -192,7 +192,7 @@ def _signer(data: Path, moment: datetime) -> _Signer:
     chain = settings.token.signer_chain
     key = load_token_key(data / settings.keys.token, None if chain is None else data / chain)
     return _Signer(
-        EarSettings(profile=settings.token.eat_profile, developer=settings.token.developer),
+        EarSettings(eat_profile=settings.token.eat_profile, developer=settings.token.developer),
         name,
         TokenIssuer(KeyRing(key), IssuerSettings(name=name), lambda: moment),
     )
