@@ -146,7 +146,9 @@ def findings(answer: Any) -> tuple[Finding, ...]:
     entries = answer.get("findings") if isinstance(answer, dict) else None
     if not isinstance(entries, list):
         return ()
-    return tuple(found for entry in entries if (found := _finding(entry)) is not None)
+    read = (found for entry in entries if (found := _finding(entry)) is not None)
+    # Engines walk objects and sets in different orders.
+    return tuple(sorted(read, key=lambda found: (found.rule, found.claim, found.reference or "")))
 
 
 def _finding(entry: Any) -> Finding | None:

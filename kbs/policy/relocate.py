@@ -1,0 +1,71 @@
+"""Move Rego modules below a name of their own, so that one OPA server can hold those of many policies and brokers.
+
+Policies all say `package policy` and read the request from `data`. Every `package` and every `data` of a module gets
+the same extra first part: `package kbs_….policy`, `data.kbs_….plugin`. What the words are is decided by a small lexer;
+that none was missed is then checked on the syntax tree of the server that will evaluate it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from kbs.policy.outcome import broken
+
+_TOKENS: Final = re.compile(
+    r"""
+    (?P<skip> \#[^\n]* | "(?:\\.|[^"\\\n])*" | `[^`]*` | \.\s*[A-Za-z_]\w* )
+    | (?<!\w) (?P<word> data ) (?!\w)
+    """,
+    re.VERBOSE,
+)
+_PACKAGE: Final = re.compile(r"(?P<head>(?:\s|\#[^\n]*\n)*)package[ \t]+(?P<path>[a-z_]+(?:\.[a-z_]+)*)(?=\s|\#|;|\Z)")
+_MAX_DEPTH: Final = 500
+
+
+def relocate(text: str, root: str) -> str:
+    """The module with its package and all of its data below `root` (letters, digits, underscore).
+
+    Raises:
+        PolicyBroken: it does not begin with a package of plain names.
+    """
+    package = _PACKAGE.match(text)
+    if package is None:
+        raise broken("the policy does not begin with its package")
+    body = _TOKENS.sub(lambda found: f"data.{root}" if found["word"] else found[0], text[package.end() :])
+    return f"{package['head']}package {root}.{package['path']}{body}"
+
+
+def check_relocated(module: Any, root: str) -> None:
+    """Check the server's syntax tree of a relocated module: nothing in it reads data of anybody else.
+
+    Raises:
+        PolicyBroken: a reference was not moved (expressions inside template strings are not).
+    """
+    if not isinstance(module, dict):
+        raise broken("the OPA server gives no syntax tree of the policy")
+    package = module.get("package")
+    if not isinstance(package, dict) or _names(package.get("path"))[:2] != ["data", root]:
+        raise broken("the OPA server holds another package than the one sent")
+    for path in _data_paths([module.get("rules"), module.get("imports")], 0):
+        if path[1:2] != [root]:
+            raise broken("the policy refers to data in a way that a shared OPA server cannot keep apart")
+
+
+def _data_paths(node: Any, depth: int) -> Iterator[list[Any]]:
+    if depth > _MAX_DEPTH:
+        raise broken("the policy is nested too deeply")
+    if isinstance(node, list):
+        for item in node:
+            yield from _data_paths(item, depth + 1)
+    elif isinstance(node, dict):
+        names = _names(node.get("value")) if node.get("type") == "ref" else []
+        if names[:1] == ["data"]:
+            yield names
+        for item in node.values():
+            yield from _data_paths(item, depth + 1)
+
+
+def _names(terms: Any) -> list[Any]:
+    return [term.get("value") for term in terms if isinstance(term, dict)] if isinstance(terms, list) else []
