@@ -1,1 +1,10 @@
-"""…"""
+"""Endorsements: vendor roots and collateral, from the network, a cache or an offline store.
+
+The Endorser's side of RFC 9334. Nothing here verifies evidence; nothing handed out is trusted by a verifier.
+"""
+
+from __future__ import annotations
+
+from kbs.attestation.endorsements.service import EndorsementService, endorsement_service
+
+__all__ = ["EndorsementService", "endorsement_service"]
