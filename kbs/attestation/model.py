@@ -143,6 +143,7 @@ class Appraisal:
     vector: Mapping[str, int]
     policy_id: str  # as the token names it, without the class: "default"
     policy_digest: str  # SHA-256 of the policy text, hex
+    policy_name: str  # id with class and origin, for people: "default_cpu (shipped:evidence/cpu.rego)"
     annotated_evidence: Mapping[str, Json]
     extensions: Mapping[str, Json]
 

@@ -139,6 +139,7 @@ class RuleChanged(Event):
     action: str  # `set`, `delete`, `rollback`
     digest: str | None = None
     version: int | None = None
+    warnings: Sequence[str] = ()
     peer: str | None = None
 
 

@@ -14,6 +14,7 @@ from kbs.audit.events import Event
 from kbs.errors import AuditUnavailable, KbsError
 
 T = TypeVar("T")
+U = TypeVar("U")
 Append = Callable[[Sequence[Event]], None]
 """Returns when the events are recorded durably; raises AuditUnavailable, or TypeError for an event that cannot be."""
 
@@ -21,20 +22,33 @@ MAX_BATCH: Final = 256
 """Decisions recorded by one append."""
 
 
-@dataclass(frozen=True, slots=True)
+def _nothing() -> None:
+    """Neither settles nor undoes."""
+
+
+@dataclass(frozen=True)  # no slots: with them `Decided[T](…)` fails in Python 3.11
 class Decided(Generic[T]):
     """What was decided, and the events that say so. `release` is the only way to the outcome.
 
     events: at least one.
     outcome: the value to hand out, or the refusal to raise.
+    settle: what becomes true with the decision; runs after its record and before the outcome leaves.
+    undo: runs in place of `settle` when no record could be written.
     """
 
     events: tuple[Event, ...]
     _outcome: T | KbsError = field(repr=False)
+    settle: Callable[[], None] = field(default=_nothing, repr=False)
+    undo: Callable[[], None] = field(default=_nothing, repr=False)
 
     def __post_init__(self) -> None:
         if not self.events:
             raise ValueError("a decision without a record does not leave")
+
+    def map(self, change: Callable[[T], U]) -> Decided[U]:
+        """The same decision with its value in another form; a refusal stays as it is."""
+        outcome = self._outcome if isinstance(self._outcome, KbsError) else change(self._outcome)
+        return Decided(self.events, outcome, self.settle, self.undo)
 
 
 def release(log_append: Append, decided: Decided[T]) -> T:
@@ -44,11 +58,17 @@ def release(log_append: Append, decided: Decided[T]) -> T:
         AuditUnavailable: no record, hence no outcome, whichever it was.
         KbsError: the decided refusal.
     """
-    log_append(decided.events)
+    try:
+        log_append(decided.events)
+    except BaseException:
+        decided.undo()
+        raise
     return _outcome(decided)
 
 
 def _outcome(decided: Decided[T]) -> T:
+    """Only ever called once the record is durable."""
+    decided.settle()
     if isinstance(decided._outcome, KbsError):
         raise decided._outcome
     return decided._outcome
@@ -91,7 +111,11 @@ class GroupCommit:
             if self._thread is None or self._pid != os.getpid():
                 self._start()
             self._queue.put(waiting)
-        await waiting.future
+        try:
+            await waiting.future
+        except AuditUnavailable:
+            decided.undo()
+            raise
         return _outcome(decided)
 
     # --- in the loop --------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""…"""
+"""RCAR: Request → Challenge → Attestation → token. The state machine and its one-use nonce."""

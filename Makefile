@@ -1,0 +1,53 @@
+# Everything happens in .venv, made from the lock file with hashes required. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OPA_DIR := $(VENV)/opa
+export PATH := $(abspath $(OPA_DIR)):$(PATH)
+
+.PHONY: help demo test check bench vectors policies opa lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## show the product doing its job, in under a minute once installed
+	@$(BIN)/python -m tests.demo
+
+test: $(READY)  ## run the tests; ends by naming what it could not run
+	@$(BIN)/python -m pytest -q
+
+check: $(READY)  ## ruff, mypy --strict, import contracts, opa check and test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m kbs.policy.build --check
+
+bench: $(READY)  ## drive full handshakes and print rates; URL=… for any KBS
+	@$(BIN)/python -m tests.bench $(if $(URL),--url $(URL)) $(BENCH)
+
+vectors: $(READY)  ## run every case file of DIR=folder; TEE=name names the folder in the report
+	@$(BIN)/kbs vectors $(DIR) $(if $(TEE),--tee $(TEE))
+
+policies: $(READY)  ## rebuild the shipped .wasm from policies/ (needs opa)
+	@$(BIN)/python -m kbs.policy.build
+
+opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw-away Go)
+	@$(BIN)/python -m kbs.policy.install $(OPA_DIR)
+
+lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
+	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host --extra dev --output-file requirements.lock pyproject.toml
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results

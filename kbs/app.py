@@ -1,0 +1,363 @@
+"""The composition root: settings in, a wired broker out. The only module that names concrete classes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from a2wsgi import WSGIMiddleware
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flask import Flask
+
+from kbs import __version__, extensions
+from kbs.admin.admin_tokens import AdminTokenMint, AdminTokenSettings
+from kbs.admin.authentication import (
+    AdminAuthenticator,
+    AdminMode,
+    IdentityProvider,
+    OwnTokens,
+    parse_public_key,
+)
+from kbs.admin.authorization import Acl, Roles
+from kbs.admin.revocations import Revocations
+from kbs.attestation.ear import EarSettings
+from kbs.attestation.endorsements import EndorsementService, endorsement_service
+from kbs.attestation.model import Verifier, VerifierOptions
+from kbs.attestation.service import AttestationService
+from kbs.audit.gate import GroupCommit
+from kbs.audit.log import AuditLog
+from kbs.clock import Clock, system_clock
+from kbs.config import PolicySettings, Settings, TrustedIssuerSettings
+from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
+from kbs.handshake.cookie import CookieSealer
+from kbs.handshake.service import Handshakes
+from kbs.plugins.model import Plugin
+from kbs.plugins.resource import ResourcePlugin
+from kbs.policy.compile import Compiler
+from kbs.policy.engine import PolicyEngine
+from kbs.policy.opa import OpaEngine
+from kbs.policy.opa_link import OpaLink, OpaServerSettings
+from kbs.policy.shipped import Shipped
+from kbs.policy.store import PolicyStore
+from kbs.policy.wasm import WasmEngine, nanoseconds
+from kbs.protocol.tee import Tee
+from kbs.release.service import Release
+from kbs.secret import Secret
+from kbs.storage.handshakes import MemoryHandshakeStore, SqliteHandshakeStore
+from kbs.storage.memory import MemoryStore
+from kbs.storage.model import HandshakeStore, KeyValueStore
+from kbs.storage.raw import RawStore
+from kbs.storage.sealed import SealedStore, SealingKeys
+from kbs.storage.sqlite import SqliteStore
+from kbs.tokens.acceptor import TokenAcceptor
+from kbs.tokens.chain import load_trust_store
+from kbs.tokens.issuer import IssuerSettings, TokenIssuer
+from kbs.tokens.keys import KeyRing, SigningKey, load_signing_key, load_token_key
+from kbs.tokens.trust import DEFAULT_ISSUER, Trust, TrustedIssuer, TrustedKey, own_issuer, parse_jwk_set
+from kbs.web import administration, guest, public
+from kbs.web.administration.policies import PolicyRoutes
+from kbs.web.administration.references import ReferenceRoutes
+from kbs.web.administration.resources import ResourceRoutes
+from kbs.web.administration.service import ServiceRoutes
+from kbs.web.asgi import Asgi, BrokerAsgi
+from kbs.web.dispatch import Dispatcher, RouteTable
+from kbs.web.flask_app import create_app
+from kbs.web.metrics import Metrics
+from kbs.web.model import Listener
+from rvps.client import ReferenceValueProvider, embedded
+
+AUDIT_ORIGIN = "kbs/audit"
+_THREADS = 8  # for work that may wait, and for administration
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """One wired broker in one process."""
+
+    settings: Settings
+    dispatcher: Dispatcher
+    audit: AuditLog
+    store: KeyValueStore
+    handshakes: HandshakeStore
+    policies: PolicyStore
+    references: ReferenceValueProvider
+    metrics: Metrics
+    clock: Clock
+
+    def flask(self) -> Flask:
+        """The whole service as a WSGI application."""
+        return create_app(self.dispatcher, self.audit.append, _listeners(self.settings), self.metrics)
+
+    def asgi(self) -> BrokerAsgi:
+        """The whole service as an ASGI application: hot routes on the loop, Flask for the rest."""
+        return BrokerAsgi(
+            dispatcher=self.dispatcher,
+            gate=GroupCommit(self.audit.append),
+            fallback=cast(Asgi, WSGIMiddleware(cast(Any, self.flask()), workers=_THREADS)),
+            listeners=_listeners(self.settings),
+            executor=ThreadPoolExecutor(_THREADS, thread_name_prefix="judge"),
+            metrics=self.metrics,
+        )
+
+    def close(self) -> None:
+        """Release files and connections."""
+        self.handshakes.close()
+        self.store.close()
+        self.audit.close()
+
+
+def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared_metrics: bool = False) -> Broker:
+    """Wire a broker on a data directory.
+
+    Raises:
+        ConfigInvalid: settings that name what does not exist, keys that do not load.
+        StorageUnavailable, AuditUnavailable: the data directory cannot be used.
+    """
+    keys = settings.keys
+    sealing = SealingKeys([Secret(_key_bytes(data / keys.sealing))])
+    token_key = load_token_key(data / keys.token, _under(data, settings.token.signer_chain))
+    admin_key = load_signing_key(data / keys.admin)
+    audit = open_audit(data, settings, clock=clock)
+    store = SealedStore(_raw_store(data, settings), sealing)
+    handshake_store = _handshake_store(data, settings, sealing)
+    engine = _engine(settings, clock)
+    policies = PolicyStore(store, _compiler(settings, clock), Shipped.load(), policy_set=settings.policy.set)
+    references = embedded(store, conflict=VersionConflict, unavailable=StorageUnavailable)
+    ring = KeyRing(token_key)
+    issuer_name = settings.server.public_url or DEFAULT_ISSUER
+    token_life = timedelta(seconds=settings.token.lifetime_seconds)
+    acceptor = TokenAcceptor(_trust(data, settings, ring, issuer_name, token_life), clock)
+    verifiers = _verifiers(data, settings)
+    handshakes = Handshakes(
+        cookies=CookieSealer([_key_bytes(data / keys.session)], handshake_store.epoch, os.urandom),
+        store=handshake_store,
+        attestation=AttestationService(
+            verifiers,
+            _endorsements(data, settings, clock),
+            engine,
+            policies,
+            references,
+            verbose_token=settings.attestation.verbose_token,
+        ),
+        issuer=TokenIssuer(ring, IssuerSettings(name=issuer_name), clock),
+        acceptor=acceptor,
+        enabled=frozenset(verifiers),
+        challenge_ttl=timedelta(seconds=settings.handshake.challenge_ttl_seconds),
+        token_life=token_life,
+        ear=EarSettings(eat_profile=settings.token.eat_profile, developer=settings.token.developer),
+        issuer_name=issuer_name,
+        clock=clock,
+        random=os.urandom,
+    )
+    plugins: dict[str, Plugin] = {
+        name: factory(store, clock)
+        for name, factory in extensions.load("kbs.plugins", settings.plugins.enabled).items()
+    }
+    release = Release(
+        plugins=plugins,
+        acceptor=acceptor,
+        policies=policies,
+        engine=engine,
+        allow_rsa1_5=settings.compat.allow_rsa1_5,
+    )
+    metrics = Metrics(__version__, settings.insecure_switches(), shared=shared_metrics)
+    revocations = Revocations(store, clock)
+    mint = _mint(settings, admin_key, clock)
+
+    def status() -> Mapping[str, Any]:
+        return {
+            "version": __version__,
+            "ready": True,
+            "insecure": list(settings.insecure_switches()),
+            "tees": sorted(tee.value for tee in verifiers),
+            "policy_engine": engine.name,
+            "policy_set": settings.policy.set,
+            "references": references.snapshot(clock()).version,
+        }
+
+    def ready() -> Mapping[str, Any]:
+        store.change_token()
+        return {"ready": True, "insecure": list(settings.insecure_switches())}
+
+    resource = plugins.get("resource")
+    table = RouteTable(
+        [
+            *public.routes(keys=ring, clock=clock, public_url=settings.server.public_url, ready=ready, metrics=metrics),
+            *guest.routes(handshakes, release, plugins),
+            *administration.routes(
+                policies=PolicyRoutes(policies, clock),
+                references=ReferenceRoutes(references, clock),
+                resources=ResourceRoutes(resource) if isinstance(resource, ResourcePlugin) else None,
+                plugins=plugins,
+                service=ServiceRoutes(find=audit.find, revocations=revocations, mint=mint, status=status),
+            ),
+        ]
+    )
+    dispatcher = Dispatcher(
+        table=table,
+        plugins=plugins,
+        authenticator=_authenticator(data, settings, admin_key, revocations, clock),
+        record=audit.append,
+        server=settings.server,
+        random=os.urandom,
+    )
+    return Broker(settings, dispatcher, audit, store, handshake_store, policies, references, metrics, clock)
+
+
+def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock) -> AuditLog:
+    """The audit log of a data directory, checked against its signed head.
+
+    Raises:
+        AuditUnavailable: it cannot be used, or it does not hold what its head vouches for.
+        ConfigInvalid: the audit key does not load.
+    """
+    key = _audit_key(data / settings.keys.audit)
+    return AuditLog(data / settings.audit.log, data / settings.audit.head, key, origin=AUDIT_ORIGIN, clock=clock)
+
+
+def _key_bytes(path: Path) -> bytes:
+    try:
+        key = path.read_bytes()
+    except OSError as err:
+        raise ConfigInvalid(f"key file {path}: {err.strerror}") from None
+    if len(key) != 32:
+        raise ConfigInvalid(f"key file {path}: expected 32 octets, found {len(key)}")
+    return key
+
+
+def _audit_key(path: Path) -> Ed25519PrivateKey:
+    private = load_signing_key(path).private
+    if not isinstance(private, Ed25519PrivateKey):
+        raise ConfigInvalid(f"key file {path}: the audit key is Ed25519")
+    return private
+
+
+def _under(data: Path, path: Path | None) -> Path | None:
+    return None if path is None else data / path
+
+
+def _raw_store(data: Path, settings: Settings) -> RawStore:
+    if settings.storage.kind == "memory":
+        return MemoryStore()
+    return SqliteStore(data / settings.storage.path / "kbs.db")
+
+
+def _handshake_store(data: Path, settings: Settings, sealing: SealingKeys) -> HandshakeStore:
+    if settings.storage.kind == "memory":
+        return MemoryHandshakeStore()
+    return SqliteHandshakeStore(data / settings.storage.path / "handshakes.db", sealing.for_purpose(b"handshakes"))
+
+
+def _compiler(settings: Settings, clock: Clock) -> Compiler:
+    found = settings.policy.opa or shutil.which("opa")
+    return Compiler(None if found is None else Path(found), nanoseconds(clock))
+
+
+def _engine(settings: Settings, clock: Clock) -> PolicyEngine:
+    if settings.policy.engine == "opa-server":
+        return OpaEngine(OpaLink(_opa_server(settings.policy)))
+    return WasmEngine(clock)
+
+
+def _opa_server(policy: PolicySettings) -> OpaServerSettings:
+    address = urlsplit(policy.opa_url)
+    timeout = policy.opa_timeout_seconds
+    if address.scheme == "unix" and address.path:
+        return OpaServerSettings(socket=Path(address.path), timeout=timeout)
+    if address.scheme == "http" and address.hostname:
+        return OpaServerSettings(host=address.hostname, port=address.port or 8181, timeout=timeout)
+    raise ConfigInvalid(f"policy.opa_url: {policy.opa_url!r} is neither http://HOST:PORT nor unix:///PATH")
+
+
+def _verifiers(data: Path, settings: Settings) -> dict[Tee, Verifier]:
+    attestation = settings.attestation
+    found: dict[Tee, Verifier] = {}
+    for name, factory in extensions.load("kbs.verifiers", attestation.tees).items():
+        options: dict[str, Any] = dict(attestation.options.get(name, {}))
+        if name in attestation.allow_unchecked_revocation:
+            options["allow_unchecked_revocation"] = list(attestation.allow_unchecked_revocation)
+        if name in ("sample", "sampledevice"):
+            options["enable_sample"] = attestation.insecure_sample
+        anchors = attestation.anchors.get(name)
+        found[Tee(name)] = factory(
+            VerifierOptions(options, None if anchors is None else json.loads((data / anchors).read_text("utf-8")))
+        )
+    return found
+
+
+def _endorsements(data: Path, settings: Settings, clock: Clock) -> EndorsementService:
+    return endorsement_service(
+        cache_dir=data / settings.endorsements.cache,
+        offline_dir=_under(data, settings.endorsements.offline),
+        network=settings.endorsements.network,
+        timeout_seconds=settings.endorsements.timeout_seconds,
+        clock=clock,
+    )
+
+
+def _trust(data: Path, settings: Settings, ring: KeyRing, name: str, life: timedelta) -> Trust:
+    foreign = tuple(_trusted_issuer(data, issuer) for issuer in settings.token.trusted)
+    return Trust(own_issuer(ring, name=name, max_life=life), foreign)
+
+
+def _trusted_issuer(data: Path, issuer: TrustedIssuerSettings) -> TrustedIssuer:
+    return TrustedIssuer(
+        name=issuer.issuer,
+        keys={} if issuer.jwks is None else parse_jwk_set((data / issuer.jwks).read_bytes()),
+        store=None if issuer.trust_anchor is None else load_trust_store((data / issuer.trust_anchor).read_bytes()),
+        algorithms=frozenset(issuer.algorithms),
+        tee_key_pointers=(issuer.tee_key_pointer,),
+        max_life=timedelta(seconds=issuer.max_life_seconds),
+    )
+
+
+def _token_settings(settings: Settings) -> AdminTokenSettings:
+    return AdminTokenSettings(lifetime=timedelta(seconds=settings.admin.token_lifetime_seconds))
+
+
+def _mint(settings: Settings, admin_key: SigningKey, clock: Clock) -> AdminTokenMint:
+    return AdminTokenMint(admin_key, _token_settings(settings), Roles(), clock)
+
+
+def _authenticator(
+    data: Path, settings: Settings, admin_key: SigningKey, revocations: Revocations, clock: Clock
+) -> AdminAuthenticator:
+    acls = [Acl(acl.role, acl.allowed_endpoints) for acl in settings.admin.acls]
+    providers = [
+        IdentityProvider(
+            issuer=provider.issuer,
+            audience=provider.audience,
+            keys={} if provider.jwk_set is None else parse_jwk_set((data / provider.jwk_set).read_bytes()),
+            public_keys=()
+            if provider.public_key is None
+            else (parse_public_key((data / provider.public_key).read_bytes()),),
+            max_life=timedelta(seconds=provider.max_life_seconds),
+            roles=Roles(acls=acls),
+        )
+        for provider in settings.admin.identity_providers
+    ]
+    own = OwnTokens(
+        keys={admin_key.kid: TrustedKey(admin_key.public, admin_key.alg)},
+        settings=_token_settings(settings),
+        roles=Roles(),
+    )
+    return AdminAuthenticator(AdminMode(settings.admin.mode), own, providers, revocations, clock)
+
+
+def _listeners(settings: Settings) -> dict[int, Listener]:
+    """Local port → the routes that answer there. With one kind of listener only, every port is a guest's."""
+    server = settings.server
+    found = {int(address.rpartition(":")[2]): Listener.GUEST for address in server.listen}
+    if server.admin_listen is not None:
+        found[int(server.admin_listen.rpartition(":")[2])] = Listener.ADMIN
+    if server.metrics_listen is not None:
+        found[int(server.metrics_listen.rpartition(":")[2])] = Listener.METRICS
+    return found

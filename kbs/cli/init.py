@@ -1,0 +1,66 @@
+"""`kbs init`: a data directory from nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from kbs.admin.data_directory import make
+from kbs.cli.output import console, print_json
+from kbs.clock import system_clock
+
+
+@click.command("init", short_help="Make a data directory: settings, keys, TLS, an admin token.")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--insecure-sample", is_flag=True, help="Enable the software TEEs. Anyone can forge their evidence.")
+@click.option("--insecure-http", is_flag=True, help="Serve plain HTTP.")
+@click.option("--tee", "tees", multiple=True, default=("snp",), show_default=True, help="TEE to accept; repeatable.")
+@click.option(
+    "--name", "names", multiple=True, help="Further host name or address for the TLS certificate; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def init_command(
+    directory: Path,
+    insecure_sample: bool,
+    insecure_http: bool,
+    tees: tuple[str, ...],
+    names: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make a data directory: settings, keys, TLS material and an admin token for 24 hours.
+
+    Nothing that exists is overwritten.
+    """
+    made = make(
+        directory,
+        names=names,
+        tees=tees,
+        insecure_sample=insecure_sample,
+        insecure_http=insecure_http,
+        token_lifetime=timedelta(hours=24),
+        now=system_clock(),
+    )
+    if as_json:
+        print_json(
+            {
+                "data": str(made.data),
+                "ca": None if made.ca is None else str(made.ca),
+                "admin_token_file": str(made.admin_token),
+                "settings": str(made.settings),
+            }
+        )
+        return
+    out = console()
+    out.print(f"[green]made[/] {escape(str(made.data))}")
+    out.print(f"  settings     {escape(str(made.settings))}")
+    out.print(f"  admin token  {escape(str(made.admin_token))} (24 hours; `kbs admin token` makes another)")
+    if made.ca is not None:
+        out.print(f"  CA           {escape(str(made.ca))} (give it to guests and clients)")
+    if insecure_sample:
+        out.print("[bold yellow]  insecure: software TEEs are enabled; anyone can forge their evidence[/]")
+    if insecure_http:
+        out.print("[bold yellow]  insecure: plain HTTP[/]")
+    out.print(f"[dim]next:[/] kbs serve --data {escape(str(made.data))}")

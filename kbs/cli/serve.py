@@ -1,0 +1,31 @@
+"""`kbs serve`: run the broker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from kbs.config import load
+from kbs.server import serve
+from kbs.web import log
+
+
+@click.command("serve", short_help="Run the broker.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data directory, made by `kbs init`.")
+@click.option("--listen", "listen", multiple=True, metavar="HOST:PORT", help="Address to listen on; repeatable.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; by default one per core.")
+def serve_command(data: Path, listen: tuple[str, ...], workers: int | None) -> None:
+    """Run the broker until it is stopped.
+
+    Settings come from DATA/kbs.toml and from variables KBS__SECTION__KEY.
+    """
+    log.configure()
+    settings = load(data)
+    server = settings.server
+    if listen:
+        server = replace(server, listen=listen)
+    if workers is not None:
+        server = replace(server, workers=workers)
+    serve(data.resolve(), replace(settings, server=server))

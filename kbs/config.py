@@ -1,0 +1,317 @@
+"""Every setting, typed and frozen. Nobody else reads files or the environment for settings.
+
+Order: defaults here, then `kbs.toml` in the data directory, then `KBS__SECTION__KEY` variables. Every problem is
+reported at once and unknown keys are refused. Secrets are given as files. Components receive their own section.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+from cattrs.errors import ClassValidationError
+
+from kbs.errors import ConfigInvalid
+
+_PREFIX = "KBS__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Listeners, TLS and the size of what is read from strangers."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:8080",)
+    admin_listen: str | None = None  # when set, admin routes answer there only
+    metrics_listen: str | None = None  # /metrics and probes; none: /metrics is not served
+    public_url: str | None = None  # the `iss` of tokens; also switches OIDC discovery on
+    insecure_http: bool = False  # plain HTTP, on whatever address `listen` names
+    tls_certificate: Path = Path("tls/server.pem")
+    tls_key: Path = Path("tls/server.key")
+    workers: int = 0  # 0: one per core
+    max_attest_body: int = 2 << 20  # octets
+    max_resource_body: int = 2 << 20  # octets, upload of one resource
+    max_body: int = 1 << 20  # octets, everything else
+    max_connections: int = 2_000  # per worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandshakeSettings:
+    """The RCAR handshake."""
+
+    challenge_ttl_seconds: int = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestationSettings:
+    """Which TEEs are accepted and what their verifiers may tolerate."""
+
+    tees: tuple[str, ...] = ("snp",)
+    insecure_sample: bool = False  # software TEEs: anyone can forge their evidence
+    verbose_token: bool = True  # keep additional-evidence in the token
+    allow_unchecked_revocation: tuple[str, ...] = ()  # TEEs whose missing revocation list does not bar affirming
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per TEE, e.g. options.snp.snp_v2_product
+    anchors: Mapping[str, Path] = field(default_factory=dict)  # per TEE: JSON file of trust roots instead of built-in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndorsementSettings:
+    """Vendor collateral: where it may come from."""
+
+    network: bool = True
+    cache: Path = Path("cache/endorsements")
+    offline: Path | None = None  # folder of DER or PEM files to look in first
+    timeout_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedIssuerSettings:
+    """A foreign issuer of attestation tokens (passport model)."""
+
+    issuer: str
+    jwks: Path | None = None
+    trust_anchor: Path | None = None  # PEM bundle; tokens then bring `jwk.x5c`
+    algorithms: tuple[str, ...] = ("ES256",)
+    tee_key_pointer: str = "/submods/cpu0/ear.veraison.annotated-evidence/runtime_data_claims/tee-pubkey"
+    max_life_seconds: int = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """The attestation token we issue and the ones we accept."""
+
+    lifetime_seconds: int = 300
+    eat_profile: str = "tag:github.com,2024:confidential-containers/Trustee"
+    developer: str = "https://confidentialcontainers.org"
+    signer_chain: Path | None = None  # PEM, leaf first; adds `jwk` with `x5c` to the header
+    trusted: tuple[TrustedIssuerSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """Who evaluates Rego, and which shipped set is in force until somebody uploads another."""
+
+    engine: Literal["wasm", "opa-server"] = "wasm"
+    set: Literal["default", "upstream"] = "default"
+    opa: Path | None = None  # the `opa` binary for uploads; none: looked for on the search path
+    opa_url: str = "http://127.0.0.1:8181"  # or unix:///run/opa.sock
+    opa_timeout_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSettings:
+    """What may be released; each name is an entry point `kbs.plugins`."""
+
+    enabled: tuple[str, ...] = ("resource",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """Where rules and resources are kept."""
+
+    kind: Literal["sqlite", "memory"] = "sqlite"
+    path: Path = Path("store")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """The audit log and, outside it, its signed head."""
+
+    log: Path = Path("audit/log.jsonl")
+    head: Path = Path("audit-head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """Key files; all but the sealing key can be made anew without losing data."""
+
+    sealing: Path = Path("keys/sealing.key")
+    session: Path = Path("keys/session.key")
+    token: Path = Path("keys/token.pem")
+    admin: Path = Path("keys/admin.pem")
+    audit: Path = Path("keys/audit.pem")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityProviderSettings:
+    """An external identity provider for administrators (kbs-protocol 6.1)."""
+
+    issuer: str | None = None
+    audience: str | None = None
+    public_key: Path | None = None  # PEM
+    jwk_set: Path | None = None
+    max_life_seconds: int = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AclSettings:
+    """Paths a role of an external identity provider may use; full match, linear-time engine."""
+
+    role: str
+    allowed_endpoints: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminSettings:
+    """Administration. Own admin tokens always work unless the mode says otherwise."""
+
+    mode: Literal["authenticated", "deny-all", "insecure-allow-all"] = "authenticated"
+    token_lifetime_seconds: int = 86_400
+    identity_providers: tuple[IdentityProviderSettings, ...] = ()
+    acls: tuple[AclSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompatSettings:
+    """Old ways of the field, each off unless switched on."""
+
+    allow_rsa1_5: bool = False  # RSAES-PKCS1-v1_5 for guests up to v0.11
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All sections. Relative paths are under the data directory."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    handshake: HandshakeSettings = field(default_factory=HandshakeSettings)
+    attestation: AttestationSettings = field(default_factory=AttestationSettings)
+    endorsements: EndorsementSettings = field(default_factory=EndorsementSettings)
+    token: TokenSettings = field(default_factory=TokenSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    plugins: PluginSettings = field(default_factory=PluginSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    keys: KeySettings = field(default_factory=KeySettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
+    compat: CompatSettings = field(default_factory=CompatSettings)
+
+    def insecure_switches(self) -> tuple[str, ...]:
+        """Names of everything unsafe that is on; shown at start, on the health page and in a metric."""
+        found = []
+        if self.server.insecure_http:
+            found.append("server.insecure_http")
+        if self.attestation.insecure_sample:
+            found.append("attestation.insecure_sample")
+        if self.admin.mode == "insecure-allow-all":
+            found.append("admin.mode=insecure-allow-all")
+        return tuple(found)
+
+
+def load(data: Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read `data/kbs.toml` and the environment.
+
+    Args:
+        data: the data directory; relative paths in the settings are resolved against it.
+        environment: variables to read in place of the process's own (tests).
+
+    Raises:
+        ConfigInvalid: file missing or not TOML, unknown keys, wrong types, settings that contradict each other; the
+            text lists every problem.
+    """
+    path = data / "kbs.toml"
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigInvalid(f"{path} does not exist; make a data directory with: kbs init {data}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ConfigInvalid(f"{path} is not TOML: {err}") from None
+    _overlay(document, os.environ if environment is None else environment)
+    return parse(document)
+
+
+def parse(document: Mapping[str, Any]) -> Settings:
+    """Turn a decoded document into settings.
+
+    Raises:
+        ConfigInvalid: as for `load`.
+    """
+    try:
+        settings = _CONVERTER.structure(document, Settings)
+    except ClassValidationError as err:
+        problems = "; ".join(_problems(err, ""))
+        raise ConfigInvalid(f"settings: {problems}") from None
+    _cross_check(settings)
+    return settings
+
+
+def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for name, text in sorted(environment.items()):
+        if not name.startswith(_PREFIX):
+            continue
+        *sections, key = name.removeprefix(_PREFIX).lower().split("__")
+        table = document
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[key] = _toml_value(text)
+
+
+def _toml_value(text: str) -> Any:
+    """A variable's text is a TOML value; what is not one is a string, so that paths need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _cross_check(settings: Settings) -> None:
+    problems = []
+    samples = {"sample", "sampledevice"} & set(settings.attestation.tees)
+    if samples and not settings.attestation.insecure_sample:
+        named = ", ".join(sorted(samples))
+        problems.append(f"attestation.tees names {named}: needs attestation.insecure_sample = true")
+    positive = {
+        "handshake.challenge_ttl_seconds": settings.handshake.challenge_ttl_seconds,
+        "token.lifetime_seconds": settings.token.lifetime_seconds,
+        "admin.token_lifetime_seconds": settings.admin.token_lifetime_seconds,
+    }
+    problems += [f"{name} must be positive" for name, value in positive.items() if value <= 0]
+    if not settings.attestation.tees:
+        problems.append("attestation.tees is empty: name the TEEs to accept")
+    for provider in settings.admin.identity_providers:
+        if provider.public_key is None and provider.jwk_set is None:
+            problems.append("admin.identity_providers: each needs public_key or jwk_set")
+    if problems:
+        raise ConfigInvalid("settings: " + "; ".join(problems))
+
+
+def _strict(kind: type) -> Any:
+    def structure(value: Any, _: type) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+        return value
+
+    return structure
+
+
+def _structure_float(value: Any, _: type) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    return float(value)
+
+
+def _structure_path(value: Any, _: type) -> Path:
+    if not isinstance(value, str) or not value:
+        raise TypeError("expected a path")
+    return Path(value)
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    for kind in (str, int, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_structure_hook(float, _structure_float)
+    converter.register_structure_hook(Path, _structure_path)
+    return converter
+
+
+_CONVERTER = _converter()
+
+
+def _problems(err: ClassValidationError, where: str) -> list[str]:
+    return [
+        text.replace(" @ $.", " at ").removesuffix(" @ $") for text in cattrs.transform_error(err, path=where or "$")
+    ]

@@ -1,0 +1,254 @@
+"""The two use cases of RCAR: `challenge` (auth) and `admit` + `judge` (attest).
+
+`attest` is in two steps so that an event loop can run `judge` in a thread when it may wait on a vendor service:
+`admit` decodes the body and claims the challenge, `judge` looks at evidence. Once claimed, a challenge is spent,
+whatever the outcome; only a fault of a dependency frees it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from kbs.attestation.ear import EarSettings, ear_claims
+from kbs.attestation.init_data import InitData, parse_init_data
+from kbs.attestation.model import Binding, Evidence
+from kbs.attestation.service import AttestationService, Attested, VerificationRequest
+from kbs.audit.events import EvidenceAccepted, EvidenceRefused
+from kbs.audit.gate import Decided
+from kbs.clock import Clock
+from kbs.errors import (
+    ChallengeUsed,
+    DependencyFault,
+    HandshakeExpired,
+    HandshakeUnknown,
+    KbsError,
+    NonceMismatch,
+    PeerFault,
+    ServerFault,
+)
+from kbs.handshake.cookie import CookieSealer, OpenChallenge
+from kbs.protocol import rcar, runtime_data
+from kbs.protocol.tee import Tee
+from kbs.storage.model import Claim, HandshakeStore
+from kbs.tokens.acceptor import TokenAcceptor
+from kbs.tokens.issuer import IssuedToken, TokenIssuer
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A fresh challenge: the message for the guest and the cookie that carries the state."""
+
+    message: bytes
+    cookie: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """The end of a handshake: the token and the cookie to set again."""
+
+    token: str
+    cookie: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A decoded attestation whose challenge is claimed for it."""
+
+    decision: str
+    challenge: OpenChallenge
+    message: rcar.Attestation
+    requests: Sequence[VerificationRequest]
+    init_data: InitData | None
+    cookie: str
+    peer: str | None
+
+
+class Handshakes:
+    """Runs handshakes. Holds no state of its own: what outlives a request is in the cookie or in the store."""
+
+    def __init__(
+        self,
+        *,
+        cookies: CookieSealer,
+        store: HandshakeStore,
+        attestation: AttestationService,
+        issuer: TokenIssuer,
+        acceptor: TokenAcceptor,
+        enabled: frozenset[Tee],
+        challenge_ttl: timedelta,
+        token_life: timedelta,
+        ear: EarSettings,
+        issuer_name: str,
+        clock: Clock,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._cookies = cookies
+        self._store = store
+        self._attestation = attestation
+        self._issuer = issuer
+        self._acceptor = acceptor
+        self._enabled = enabled
+        self._challenge_ttl = challenge_ttl
+        self._token_life = token_life
+        self._ear = ear
+        self._issuer_name = issuer_name
+        self._clock = clock
+        self._random = random
+
+    def challenge(self, body: bytes) -> Opened:
+        """Answer `POST auth`.
+
+        Raises:
+            MalformedMessage, UnsupportedVersion, TeeNotEnabled: the request was at fault; no cookie is made.
+        """
+        request = rcar.decode_request(body, self._enabled)
+        nonce = rcar.new_nonce(self._random)
+        message = rcar.Challenge(nonce, rcar.challenge_extra_params(request.tee, request.extra_params)).encode()
+        expires = self._clock() + self._challenge_ttl
+        opened = OpenChallenge(self._random(16).hex(), nonce, request.tee, str(request.version), expires)
+        return Opened(message, self._cookies.seal(opened), expires)
+
+    def admit(self, body: bytes, cookie: str | None, *, decision: str, peer: str | None) -> Admitted | TokenAnswer:
+        """Decode an Attestation and claim its challenge; or the token again, for the body that earned it.
+
+        Raises:
+            MalformedMessage, TeeNotEnabled: the body does not decode; the challenge is untouched.
+            HandshakeUnknown, HandshakeExpired, ChallengeUsed: attest again from the start.
+            StorageUnavailable: try later.
+        """
+        message = rcar.decode_attestation(body)
+        rcar.require_enabled([tee for tee, _ in message.additional], self._enabled)
+        init_data = None if message.init_data is None else parse_init_data(message.init_data.body)
+        now = self._clock()
+        opened = self._cookies.open(cookie)
+        if opened is None or cookie is None:
+            raise HandshakeUnknown("no open handshake; start with auth")
+        if now >= opened.expires:
+            raise HandshakeExpired("the challenge has expired; start again with auth")
+        claim = self._store.claim(opened.id, hashlib.sha256(body).digest(), opened.expires, now)
+        if claim is Claim.FINISHED:
+            token = self._store.token(opened.id, now)
+            if token is not None:
+                return TokenAnswer(token, cookie, opened.expires)
+        if claim is not Claim.CLAIMED:
+            raise ChallengeUsed("the challenge was answered before; start again with auth")
+        requests = _requests(opened, message, init_data)
+        return Admitted(decision, opened, message, requests, init_data, cookie, peer)
+
+    def blocks(self, admitted: Admitted) -> bool:
+        """True when `judge` may wait on something outside this process."""
+        return self._attestation.blocks(admitted.requests)
+
+    def judge(self, admitted: Admitted) -> Decided[TokenAnswer]:
+        """Verify, appraise, issue. Never raises: every outcome is a decision with its record."""
+        store, identifier = self._store, admitted.challenge.id
+        try:
+            if not hmac.compare_digest(admitted.message.nonce.encode(), admitted.challenge.nonce.encode()):
+                raise NonceMismatch("the nonce is not the challenge's")
+            attested = self._attestation.attest(admitted.requests, at=self._clock())
+            issued = self._issue(attested, admitted.decision)
+        except DependencyFault as err:
+            return _refused(admitted, err, settle=lambda: store.release(identifier))
+        except (PeerFault, ServerFault) as err:
+            return _refused(admitted, err, settle=lambda: store.refuse(identifier))
+        except Exception as err:  # noqa: BLE001 - the wall: a bug in a verifier refuses, it never accepts
+            fault = ServerFault("internal error", operator_detail=f"{type(err).__name__} while judging evidence")
+            fault.__cause__ = err
+            return _refused(admitted, fault, settle=lambda: store.refuse(identifier))
+
+        def settle() -> None:
+            store.finish(identifier, issued.text)
+            self._acceptor.remember(issued)
+
+        answer = TokenAnswer(issued.text, admitted.cookie, admitted.challenge.expires)
+        event = _accepted(admitted, attested, issued)
+        return Decided((event,), answer, settle=settle, undo=lambda: store.release(identifier))
+
+    def token_of(self, cookie: str | None) -> str | None:
+        """The token of the finished handshake a cookie names; None for every other cookie."""
+        opened = self._cookies.open(cookie)
+        if opened is None:
+            return None
+        now = self._clock()
+        return self._store.token(opened.id, now) if now < opened.expires else None
+
+    def _issue(self, attested: Attested, decision: str) -> IssuedToken:
+        issued_at = self._clock()
+        expires = issued_at + self._token_life
+        claims = ear_claims(
+            attested.result,
+            self._ear,
+            issued_at=int(issued_at.timestamp()),
+            expires=int(expires.timestamp()),
+            issuer=self._issuer_name,
+            token_id=decision,
+        )
+        return self._issuer.issue(claims)
+
+
+def _requests(
+    opened: OpenChallenge, message: rcar.Attestation, init_data: InitData | None
+) -> Sequence[VerificationRequest]:
+    """Primary evidence first, then devices by TEE name (kbs-protocol 2.5)."""
+    primary = runtime_data.primary_runtime_data(message.nonce, message.tee_key, message.additional_evidence)
+    found = [
+        VerificationRequest(
+            evidence=Evidence(opened.tee, message.primary_evidence),
+            binding=Binding(
+                runtime_data.digest(primary, runtime_data.hash_for(opened.tee)),
+                None if init_data is None else init_data.digest,
+            ),
+            runtime_data=primary,
+            init_data=init_data,
+        )
+    ]
+    device = runtime_data.device_runtime_data(message.nonce, message.tee_key)
+    found += [
+        VerificationRequest(
+            evidence=Evidence(tee, body),
+            binding=Binding(runtime_data.digest(device, runtime_data.hash_for(tee))),
+            runtime_data=device,
+            init_data=None,
+        )
+        for tee, body in message.additional
+    ]
+    return found
+
+
+def _accepted(admitted: Admitted, attested: Attested, issued: IssuedToken) -> EvidenceAccepted:
+    appraisals = attested.result.appraisals
+    return EvidenceAccepted(
+        decision=admitted.decision,
+        tee=admitted.challenge.tee.value,
+        status={each.submod: each.status.value for each in appraisals},
+        vectors={each.submod: dict(each.vector) for each in appraisals},
+        policies={each.submod: each.policy_digest for each in appraisals},
+        policy_names={each.submod: each.policy_name for each in appraisals},
+        references=attested.result.references_version,
+        findings=tuple(
+            {"submod": submod, **asdict(finding)}
+            for submod, findings in attested.findings.items()
+            for finding in findings
+        ),
+        claims_digest=hashlib.sha256(issued.claims_json).hexdigest(),
+        init_data=None if admitted.init_data is None else admitted.init_data.digest.hex(),
+        key=admitted.message.tee_key.thumbprint,
+        peer=admitted.peer,
+    )
+
+
+def _refused(admitted: Admitted, err: KbsError, settle: Callable[[], None]) -> Decided[TokenAnswer]:
+    event = EvidenceRefused(
+        decision=admitted.decision,
+        tee=admitted.challenge.tee.value,
+        reason=err.reason,
+        detail=err.operator_detail or str(err),
+        peer=admitted.peer,
+    )
+    return Decided((event,), err, settle=settle, undo=settle)

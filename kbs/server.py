@@ -1,0 +1,116 @@
+"""Runs a broker under gunicorn: its ASGI worker, one process per core, TLS, bounded heads and connections.
+
+Every worker wires a broker of its own after the fork, so no connection, thread or compiled module crosses one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.config import Config
+
+from kbs import __version__
+from kbs.app import build
+from kbs.audit.events import ServiceStarted
+from kbs.config import Settings
+from kbs.web.asgi import BrokerAsgi
+from kbs.web.log import JsonFormatter
+
+_HEAD_LIMIT = 131_072  # octets: bearer tokens travel in a header (kbs-protocol 1.1)
+_FIELDS = 96
+_KEEP_ALIVE = 5  # seconds
+
+_LOG = logging.getLogger("kbs")
+
+
+class BrokerApplication(BaseApplication):  # type: ignore[misc]
+    """gunicorn with our settings and nothing from its command line or environment."""
+
+    def __init__(self, data: Path, settings: Settings) -> None:
+        self._data = data
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Translate settings; gunicorn's own configuration files are not read."""
+        for name, value in gunicorn_settings(self._data, self._settings).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> BrokerAsgi:
+        """Called in each worker after the fork."""
+        shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # noqa: TID251 - set by `serve` for its own workers
+        return build(self._data, self._settings, shared_metrics=shared).asgi()
+
+
+def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
+    """gunicorn's settings for a broker's."""
+    server = settings.server
+    extra = [address for address in (server.admin_listen, server.metrics_listen) if address is not None]
+    found: dict[str, Any] = {
+        "bind": [*server.listen, *extra],
+        "worker_class": "asgi",
+        "workers": server.workers or os.cpu_count() or 1,
+        "worker_connections": server.max_connections,
+        "asgi_loop": "uvloop",
+        "asgi_lifespan": "off",
+        "http_parser": "fast",
+        "keepalive": _KEEP_ALIVE,
+        "limit_request_line": 65_534,
+        "limit_request_field_size": _HEAD_LIMIT,
+        "limit_request_fields": _FIELDS,
+        "control_socket_disable": True,
+        "loglevel": "warning",
+        "logconfig_dict": _logging(),
+        "proc_name": "kbs",
+        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - gunicorn's heartbeat file
+        "graceful_timeout": 20,
+    }
+    if not server.insecure_http:
+        found["certfile"] = str(data / server.tls_certificate)
+        found["keyfile"] = str(data / server.tls_key)
+        found["ssl_context"] = _ssl_context
+    return found
+
+
+def serve(data: Path, settings: Settings) -> None:
+    """Run until a signal; does not return before.
+
+    Raises:
+        ConfigInvalid, DependencyFault: the broker cannot be wired; nothing listens.
+    """
+    broker = build(data, settings)  # every problem shows here, before a worker is forked
+    insecure = settings.insecure_switches()
+    event = ServiceStarted(decision=os.urandom(16).hex(), version=__version__, insecure=insecure)
+    broker.audit.append([event])
+    broker.close()
+    for switch in insecure:
+        _LOG.warning("insecure setting is on", extra={"members": {"switch": switch}})
+    with tempfile.TemporaryDirectory(prefix="kbs-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 - how prometheus_client is told
+        BrokerApplication(data, settings).run()
+
+
+def _ssl_context(_: Config, default_ssl_context_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """TLS 1.2 and 1.3."""
+    context = default_ssl_context_factory()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _logging() -> dict[str, Any]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": JsonFormatter}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "root": {"level": "INFO", "handlers": ["stderr"]},
+        "loggers": {"gunicorn.error": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+    }

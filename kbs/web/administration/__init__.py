@@ -1,0 +1,111 @@
+"""The administrator's routes: upstream's requests unchanged, and ours below `/kbs/v0/admin/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from kbs.admin.authorization import Permission
+from kbs.plugins.model import Access as PluginAccess
+from kbs.plugins.model import Plugin
+from kbs.web.administration.policies import PolicyRoutes
+from kbs.web.administration.references import ReferenceRoutes
+from kbs.web.administration.resources import ResourceRoutes, plugin_handler
+from kbs.web.administration.service import ServiceRoutes
+from kbs.web.model import Access, Family, Handler, Limit, Listener, Route
+
+
+def routes(
+    *,
+    policies: PolicyRoutes,
+    references: ReferenceRoutes,
+    resources: ResourceRoutes | None,
+    plugins: Mapping[str, Plugin],
+    service: ServiceRoutes,
+) -> Iterable[Route]:
+    """Rows for everything an administrator may do."""
+    yield _change("POST", "/kbs/v0/attestation-policy", Permission.POLICY_WRITE, policies.set_evidence, "rule.changed")
+    yield _change("POST", "/kbs/v0/resource-policy", Permission.POLICY_WRITE, policies.set_resource, "rule.changed")
+    yield _read("/kbs/v0/resource-policy", Permission.POLICY_READ, policies.list_resource)
+    yield _read("/kbs/v0/reference-value/**", Permission.REFERENCE_READ, references.query)
+    yield _change(
+        "POST", "/kbs/v0/reference-value/**", Permission.REFERENCE_WRITE, references.register, "reference.changed"
+    )
+    yield _change(
+        "POST", "/kbs/v0/reference-value", Permission.REFERENCE_WRITE, references.register, "reference.changed"
+    )
+    yield _read("/kbs/v0/admin/policies", Permission.POLICY_READ, policies.list_all)
+    yield _read("/kbs/v0/admin/policies/*/*", Permission.POLICY_READ, policies.show)
+    yield _change(
+        "POST", "/kbs/v0/admin/policies/*/*/rollback", Permission.POLICY_WRITE, policies.roll_back, "rule.changed"
+    )
+    yield _read("/kbs/v0/admin/reference-values", Permission.REFERENCE_READ, references.list_all)
+    yield _change(
+        "DELETE",
+        "/kbs/v0/admin/reference-values/**",
+        Permission.REFERENCE_WRITE,
+        references.withdraw,
+        "reference.changed",
+    )
+    yield from _plugin_routes(plugins)
+    if resources is not None:
+        yield _read("/kbs/v0/admin/resources", Permission.RESOURCE_READ_METADATA, resources.list_all)
+        yield _read("/kbs/v0/admin/resources/*/*/*", Permission.RESOURCE_READ_METADATA, resources.show)
+        yield _change(
+            "POST",
+            "/kbs/v0/admin/resources/*/*/*/rollback",
+            Permission.RESOURCE_WRITE,
+            resources.roll_back,
+            "resource.changed",
+        )
+    yield _read("/kbs/v0/admin/decisions/*", Permission.AUDIT_READ, service.explain)
+    yield _read("/kbs/v0/admin/status", Permission.AUDIT_READ, service.status)
+    yield _change("POST", "/kbs/v0/admin/tokens", Permission.TOKEN_ISSUE, service.issue_token, "admin.token_issued")
+    yield _change(
+        "DELETE", "/kbs/v0/admin/tokens/*", Permission.TOKEN_REVOKE, service.revoke_token, "admin.token_revoked"
+    )
+
+
+def _change(
+    method: str, template: str, permission: Permission, handler: Handler, audit: str, limit: Limit = Limit.OTHER
+) -> Route:
+    return Route(
+        method,
+        template,
+        Access.ADMIN,
+        handler,
+        limit=limit,
+        family=Family.ADMIN,
+        listener=Listener.ADMIN,
+        audit=audit,
+        permission=permission,
+        changes=True,
+    )
+
+
+def _read(template: str, permission: Permission, handler: Handler) -> Route:
+    return Route(
+        "GET",
+        template,
+        Access.ADMIN,
+        handler,
+        family=Family.ADMIN,
+        listener=Listener.ADMIN,
+        audit="admin.read",
+        permission=permission,
+    )
+
+
+def _plugin_routes(plugins: Mapping[str, Plugin]) -> Iterable[Route]:
+    for name, plugin in plugins.items():
+        for method, guard in plugin.guards().items():
+            if guard.access is PluginAccess.ADMIN:
+                assert guard.permission is not None
+                handler = plugin_handler(name, plugin)
+                yield _change(
+                    method,
+                    f"/kbs/v0/{name}/**",
+                    Permission(guard.permission),
+                    handler,
+                    "resource.changed",
+                    limit=Limit.RESOURCE,
+                )

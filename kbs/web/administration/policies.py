@@ -1,0 +1,126 @@
+"""Evidence and resource policies: set, read, history, roll back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from kbs.audit.events import RuleChanged
+from kbs.audit.gate import Decided
+from kbs.clock import Clock
+from kbs.errors import MalformedMessage, NameNotAllowed, PolicyMalformed
+from kbs.policy.engine import PolicyKind
+from kbs.policy.store import RESOURCE_POLICY_ID, Accepted, Change, PolicyStore
+from kbs.web.administration.decode import (
+    actor,
+    document_response,
+    etag,
+    expected_version,
+    json_object,
+    wanted_version,
+)
+from kbs.web.model import Call, HttpResponse
+
+
+class PolicyRoutes:
+    """Evidence and resource policies."""
+
+    def __init__(self, store: PolicyStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def set_evidence(self, call: Call) -> Decided[HttpResponse]:
+        """POST attestation-policy {"policy_id", "policy": base64url}."""
+        document = json_object(call.request.body)
+        policy_id = document.get("policy_id")
+        if not isinstance(policy_id, str):
+            raise MalformedMessage("member policy_id is missing or not a string")
+        return self._set(call, PolicyKind.EVIDENCE, policy_id, document)
+
+    def set_resource(self, call: Call) -> Decided[HttpResponse]:
+        """POST resource-policy {"policy": base64url}."""
+        return self._set(call, PolicyKind.RESOURCE, RESOURCE_POLICY_ID, json_object(call.request.body))
+
+    def list_resource(self, call: Call) -> Decided[HttpResponse]:
+        """GET resource-policy: the ids, as the reference answers."""
+        return document_response(call, "resource-policy", [RESOURCE_POLICY_ID])
+
+    def list_all(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/policies."""
+        listed = [{"kind": kind.value, **asdict(each)} for kind in PolicyKind for each in self._store.list(kind)]
+        return document_response(call, "policies", listed)
+
+    def show(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/policies/<kind>/<id>: text, digest, history."""
+        kind, policy_id = _policy_kind(call.parameters[0]), call.parameters[1]
+        policy = self._store.active(kind, policy_id)
+        history = [asdict(version) for version in self._store.history(kind, policy_id)]
+        document = {
+            "kind": kind.value,
+            "id": policy_id,
+            "digest": policy.digest,
+            "origin": policy.origin,
+            "text": policy.text,
+            "history": history,
+        }
+        return document_response(call, f"policy {kind.value}/{policy_id}", document)
+
+    def roll_back(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/policies/<kind>/<id>/rollback {"version": n}."""
+        kind, policy_id = _policy_kind(call.parameters[0]), call.parameters[1]
+        accepted = self._store.rollback(kind, policy_id, _version_or_zero(call), self._change(call, "rollback"))
+        return _rule_changed(call, _rule_name(kind, policy_id), "rollback", accepted)
+
+    def _set(self, call: Call, kind: PolicyKind, policy_id: str, document: Mapping[str, Any]) -> Decided[HttpResponse]:
+        text = _policy_text(document.get("policy"))
+        reason = document.get("reason")
+        change = self._change(call, reason if isinstance(reason, str) else "")
+        accepted = self._store.set(kind, policy_id, text, change, expected=expected_version(call))
+        return _rule_changed(call, _rule_name(kind, policy_id), "set", accepted)
+
+    def _change(self, call: Call, reason: str) -> Change:
+        return Change(actor(call).name, self._clock(), reason)
+
+
+def _version_or_zero(call: Call) -> int:
+    """`{"version": n}`; 0 names the shipped policy."""
+    document = json_object(call.request.body)
+    return 0 if document.get("version") == 0 else wanted_version(call)
+
+
+def _policy_text(encoded: Any) -> bytes:
+    """Undo base64url without padding (kbs-protocol 7.1)."""
+    if not isinstance(encoded, str):
+        raise PolicyMalformed("Failed to parse policy: member policy is missing or not a string")
+    try:
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise PolicyMalformed("Failed to parse policy: member policy is not base64url") from None
+
+
+def _policy_kind(text: str) -> PolicyKind:
+    try:
+        return PolicyKind(text)
+    except ValueError:
+        raise NameNotAllowed("the kind of a policy is evidence or resource") from None
+
+
+def _rule_name(kind: PolicyKind, policy_id: str) -> str:
+    return RESOURCE_POLICY_ID if kind is PolicyKind.RESOURCE else f"attestation-policy/{policy_id}"
+
+
+def _rule_changed(call: Call, rule: str, action: str, accepted: Accepted) -> Decided[HttpResponse]:
+    event = RuleChanged(
+        decision=call.decision,
+        actor=actor(call).name,
+        rule=rule,
+        action=action,
+        digest=accepted.policy.digest,
+        version=accepted.version,
+        warnings=accepted.warnings,
+        peer=call.request.peer,
+    )
+    return Decided((event,), HttpResponse(200, b"", None, etag(accepted.version)))

@@ -1,0 +1,122 @@
+"""The Flask application: every route of the table, through the same dispatcher as the fast path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flask import Flask, Response, request
+
+from kbs.audit import gate
+from kbs.audit.events import Event
+from kbs.errors import KbsError, MalformedMessage
+from kbs.web.body import check_declared, inflate, too_large
+from kbs.web.cookies import session_cookie
+from kbs.web.dispatch import Dispatcher, Plan, Prepared
+from kbs.web.metrics import Metrics
+from kbs.web.model import Deferred, HttpRequest, HttpResponse, Listener
+
+_ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
+
+
+def create_app(
+    dispatcher: Dispatcher,
+    append: Callable[[Sequence[Event]], None],
+    listeners: dict[int, Listener],
+    metrics: Metrics,
+) -> Flask:
+    """Make the application.
+
+    Args:
+        append: writes audit events durably (`AuditLog.append`).
+        listeners: local port → which routes answer there.
+    """
+    app = Flask("kbs", static_folder=None)
+    app.url_map.merge_slashes = False
+
+    def serve(path: str = "") -> Response:
+        del path  # routing is the dispatcher's; Flask's decoded path is not looked at
+        return _to_flask(_answer(dispatcher, append, listeners, metrics))
+
+    app.add_url_rule("/", "root", serve, methods=_ANY_METHOD, provide_automatic_options=False)
+    app.add_url_rule("/<path:path>", "any", serve, methods=_ANY_METHOD, provide_automatic_options=False)
+    return app
+
+
+def _answer(
+    dispatcher: Dispatcher,
+    append: Callable[[Sequence[Event]], None],
+    listeners: dict[int, Listener],
+    metrics: Metrics,
+) -> HttpResponse:
+    target = _raw_target()
+    listener = listeners.get(int(request.environ.get("SERVER_PORT") or 0), Listener.GUEST)
+    try:
+        plan = dispatcher.plan(request.method, target, listener)
+    except KbsError as err:
+        return dispatcher.problem(err)
+    with metrics.request(plan.route):
+        response = _dispatch(dispatcher, append, plan, target)
+    metrics.outcome(plan.route, response.status)
+    return response
+
+
+def _dispatch(
+    dispatcher: Dispatcher, append: Callable[[Sequence[Event]], None], plan: Plan, target: str
+) -> HttpResponse:
+    prepared: Prepared | None = None
+    recorded = False
+    try:
+        prepared = dispatcher.prepare(plan, _read(plan, target))
+        outcome = prepared.outcome
+        if isinstance(outcome, Deferred):
+            outcome = outcome.work()
+        if isinstance(outcome, KbsError):
+            raise outcome
+        if isinstance(outcome, HttpResponse):
+            return outcome
+        recorded = True
+        return gate.release(append, outcome)
+    except KbsError as err:
+        return dispatcher.problem(err, prepared, recorded=recorded, family=plan.route.family)
+
+
+def _raw_target() -> str:
+    """Path and query as on the wire. Servers name it differently; one that names neither is not one we run under."""
+    scope = request.environ.get("asgi.scope")
+    if scope is not None:
+        query: bytes = scope["query_string"]
+        raw: bytes = scope["raw_path"] + (b"?" + query if query else b"")
+        return raw.decode("latin-1")
+    raw_uri: str = request.environ["RAW_URI"]
+    return raw_uri
+
+
+def _read(plan: Plan, target: str) -> HttpRequest:
+    check_declared(request.headers.get("Content-Length"), plan.max_body)
+    try:
+        body = request.stream.read(plan.max_body + 1)
+    except OSError:
+        raise MalformedMessage("the body is cut short") from None
+    if len(body) > plan.max_body:
+        raise too_large(plan.max_body)
+    return HttpRequest(
+        method=request.method,
+        target=target,
+        cookie=session_cookie(request.headers.get("Cookie")),
+        authorization=request.headers.get("Authorization"),
+        if_match=request.headers.get("If-Match"),
+        if_none_match=request.headers.get("If-None-Match"),
+        body=inflate(body, request.headers.get("Content-Encoding"), plan.max_body),
+        peer=request.remote_addr,
+    )
+
+
+def _to_flask(answer: HttpResponse) -> Response:
+    response = Response(answer.body, status=answer.status)
+    response.headers.clear()
+    response.headers["Content-Length"] = str(len(answer.body))
+    if answer.content_type is not None:
+        response.headers["Content-Type"] = answer.content_type
+    for name, value in answer.headers:
+        response.headers.add(name, value)
+    return response

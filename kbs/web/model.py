@@ -1,0 +1,119 @@
+"""Requests, responses and routes, free of any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from kbs.admin.authorization import Admin, Permission
+from kbs.audit.gate import Decided
+from kbs.protocol.target import Target
+
+
+class Access(StrEnum):
+    """Who may call a route."""
+
+    PUBLIC = "public"
+    HANDSHAKE = "handshake"  # the cookie of an open handshake, checked by the use case
+    TOKEN = "token"  # noqa: S105 - an attestation token, checked by the release door
+    ADMIN = "admin"  # an admin credential with the route's permission
+
+
+class Limit(StrEnum):
+    """Which setting bounds the body."""
+
+    ATTEST = "max_attest_body"
+    RESOURCE = "max_resource_body"
+    OTHER = "max_body"
+
+
+class Family(StrEnum):
+    """Decides the wire name and the wording of an error."""
+
+    AUTH = "auth"
+    ATTEST = "attest"
+    GUEST = "guest"
+    ADMIN = "admin"
+
+
+class Listener(StrEnum):
+    """Where a route answers when listeners are separate."""
+
+    GUEST = "guest"
+    ADMIN = "admin"
+    METRICS = "metrics"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request as received.
+
+    target: path and query exactly as on the wire. `peer` is the address, for the record only.
+    """
+
+    method: str
+    target: str
+    cookie: str | None = field(repr=False)  # value of kbs-session-id
+    authorization: str | None = field(repr=False)
+    if_match: str | None
+    if_none_match: str | None
+    body: bytes = field(repr=False)
+    peer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """One answer. content_type None: no such header."""
+
+    status: int
+    body: bytes = field(repr=False, default=b"")
+    content_type: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler is given: the request, its decoded target, and who was let through."""
+
+    request: HttpRequest
+    target: Target
+    decision: str
+    admin: Admin | None = None
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Work that may wait on something outside this process: an event loop runs it in a thread."""
+
+    work: Callable[[], Decided[HttpResponse]]
+
+
+Outcome = HttpResponse | Decided[HttpResponse] | Deferred
+"""An answer that decides nothing, a decision that needs its record first, or work that leads to one."""
+
+Handler = Callable[[Call], Outcome]
+"""Runs one use case. Raises `KbsError` for what needs no record; everything decided comes as `Decided`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table. A route that is not in the table does not exist.
+
+    template: path; a segment `*` takes one segment, a last segment `**` the rest of the path.
+    audit: kind of the event that its decisions leave, or None where nothing is decided.
+    permission: for ADMIN. changes: an ADMIN route that changes something.
+    """
+
+    method: str
+    template: str
+    access: Access
+    handler: Handler
+    limit: Limit = Limit.OTHER
+    family: Family = Family.GUEST
+    listener: Listener = Listener.GUEST
+    audit: str | None = None
+    permission: Permission | None = None
+    changes: bool = False
