@@ -185,6 +185,8 @@ def _name(index: int, line: _Line, last: str, before: str, later: Iterator[_Line
     here = index + 1
     follower = next(later, None)
     if follower is not None and follower.prev == last and follower.n == index:
+        if line.n == index + 1 and line.prev == follower.digest:
+            return Problem(here, "reordered", f"lines {here} and {here + 1} changed places")
         return Problem(here, "inserted", f"line {here} was inserted: the next line continues the one before it")
     if line.n < 0 or line.prev == last:
         return Problem(here, "edited", f"line {here} was edited: it is not the record number {index}")

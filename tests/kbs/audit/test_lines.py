@@ -1,0 +1,170 @@
+"""How events become lines: one line each, bounded, escaped, and never a secret."""
+
+from __future__ import annotations
+
+import json
+from collections import UserList
+from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum, StrEnum
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kbs.audit.events import Event, EvidenceRefused, ReleaseDenied
+from kbs.audit.lines import MAX_LINE, NO_PREV, encode_event, encode_line, find, line_digest, prev_of, records
+from kbs.secret import Secret
+
+ID = "0" * 31 + "1"
+AT = datetime(2026, 6, 15, 12, 0, 0, 5, tzinfo=UTC)
+
+
+class _Open(Event):
+    """An event with whatever members a test wants."""
+
+    kind: ClassVar[str] = "test"
+    __slots__ = ("extra",)
+
+    def __init__(self, **extra: Any) -> None:
+        object.__setattr__(self, "extra", extra)
+
+    def members(self) -> dict[str, Any]:
+        return {"kind": self.kind, "decision": ID, **object.__getattribute__(self, "extra")}
+
+
+def line_of(event: Event) -> bytes:
+    return encode_line(0, AT, encode_event(event), NO_PREV)
+
+
+def test_a_line_is_one_json_object_in_a_fixed_order() -> None:
+    line = line_of(EvidenceRefused(decision=ID, reason="binding_mismatch", detail="report data"))
+    assert line == (
+        b'{"n":0,"time":"2026-06-15T12:00:00.000005Z","kind":"evidence.refused","decision":"' + ID.encode() + b'",'
+        b'"reason":"binding_mismatch","detail":"report data","prev":"' + b"0" * 64 + b'"}'
+    )
+
+
+@given(st.text(max_size=40))
+def test_any_text_stays_on_one_printable_line(text: str) -> None:
+    line = line_of(_Open(detail=text))
+    assert all(0x20 <= octet < 0x7F for octet in line)
+    assert json.loads(line)["detail"] == text
+    assert prev_of(line) == NO_PREV
+
+
+@pytest.mark.parametrize("text", ["\r\n", "\x1b[31m", "\x00", "\x7f", "\x85", "\u2028", "\ud800", '","prev":"'])
+def test_control_characters_are_escaped(text: str) -> None:
+    line = line_of(_Open(detail=text))
+    assert all(0x20 <= octet < 0x7F for octet in line)
+    assert json.loads(line)["detail"] == text
+
+
+class _Colour(Enum):
+    RED = "red"
+
+
+class _Word(StrEnum):
+    YES = "yes"
+
+
+def test_plain_containers_of_other_types_are_taken() -> None:
+    event = _Open(a=MappingProxyType({"x": (1, 2)}), b=UserList([True]), c=_Colour.RED, d=_Word.YES)
+    record = json.loads(line_of(event))
+    assert (record["a"], record["b"], record["c"], record["d"]) == ({"x": [1, 2]}, [True], "red", "yes")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Secret(b"canary"),
+        b"canary",
+        bytearray(b"canary"),
+        memoryview(b"canary"),
+        {"deep": [Secret(b"canary")]},
+        [{"deep": b"canary"}],
+        {b"canary": 1},
+        {"canary"},
+        object(),
+        float("nan"),
+        float("inf"),
+    ],
+)
+def test_secrets_bytes_and_what_json_lacks_are_refused(value: object) -> None:
+    with pytest.raises(TypeError) as caught:
+        encode_event(_Open(value=value))
+    assert "canary" not in str(caught.value)
+
+
+def test_a_cycle_is_refused() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(TypeError):
+        encode_event(_Open(value=loop))
+
+
+@pytest.mark.parametrize("name", ["n", "time", "prev"])
+def test_an_event_cannot_take_the_names_of_the_line(name: str) -> None:
+    with pytest.raises(TypeError, match="named"):
+        encode_event(_Open(**{name: "x"}))
+
+
+def test_an_event_that_is_too_long_loses_its_longest_members_only() -> None:
+    findings = [{"claim": "x" * 100} for _ in range(1000)]
+    detail = "beginning " + "é" * 100_000
+    line = line_of(
+        ReleaseDenied(
+            decision=ID,
+            plugin="resource",
+            path="a/b/c",
+            reason="policy",
+            detail=detail,
+            findings=findings,
+            key="k" * 900,
+        )
+    )
+    assert len(line) <= MAX_LINE
+    record = json.loads(line)
+    whole = json.dumps(findings, separators=(",", ":")).encode()
+    assert record["findings"] == {"cut_octets": len(whole), "sha256": sha256(whole).hexdigest()}
+    text = json.dumps(detail).encode()
+    assert record["detail"].startswith("beginning é")
+    assert record["detail"].endswith(f"[cut: {len(text)} octets, SHA-256 {sha256(text).hexdigest()}]")
+    assert (record["path"], record["key"], record["decision"]) == ("a/b/c", "k" * 900, ID)
+
+
+@pytest.mark.parametrize("size", range(MAX_LINE - 400, MAX_LINE + 10, 7))
+def test_no_line_is_over_the_bound(size: int) -> None:
+    line = encode_line(10**18, AT, encode_event(_Open(detail="x" * size)), NO_PREV)
+    assert len(line) <= MAX_LINE
+
+
+@pytest.mark.parametrize("at", [AT.replace(tzinfo=None), AT.astimezone(timezone(timedelta(hours=2)))])
+def test_time_is_utc(at: datetime) -> None:
+    with pytest.raises(ValueError, match="UTC"):
+        encode_line(0, at, b"", NO_PREV)
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b'{"n":0}', b'"prev":"' + b"0" * 64 + b'"}', b'{"n":0,"prev":"00"}'])
+def test_a_line_without_prev_has_none(line: bytes) -> None:
+    assert prev_of(line) is None
+
+
+def test_records_and_find_read_complete_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    written = [encode_line(number, AT, encode_event(_Open(count=number)), NO_PREV) for number in range(5)]
+    other = written[2].replace(ID.encode(), b"f" * 32)
+    quoted = encode_line(9, AT, encode_event(_Open(detail=f'"decision":"{"f" * 32}"')), NO_PREV)
+    path.write_bytes(b"\n".join([*written[:2], other, *written[3:], quoted]) + b"\n" + b'{"n":5,"half')
+    assert [record["n"] for record in records(path)] == [0, 1, 2, 3, 4, 9]
+    assert [record["n"] for record in records(path, 3)] == [3, 4, 9]
+    assert [record["n"] for record in find(path, "f" * 32)] == [2]
+    assert [record["n"] for record in find(path, ID)] == [0, 1, 3, 4, 9]
+    assert find(path, "no such") == []
+    path.write_bytes(b"[]\n")
+    with pytest.raises(ValueError, match="no object"):
+        list(records(path))
+    assert line_digest(b"") == sha256(b"").hexdigest()

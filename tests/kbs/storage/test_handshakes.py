@@ -1,0 +1,200 @@
+"""What `SqliteHandshakeStore` promises beyond the contract: other and dead processes, restarts, sealed tokens."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from kbs.errors import StorageUnavailable
+from kbs.secret import Secret
+from kbs.storage import handshakes
+from kbs.storage.handshakes import SqliteHandshakeStore
+from kbs.storage.model import Claim
+from kbs.storage.sealed import SealingKeys
+
+FORK = multiprocessing.get_context("fork")
+NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+BODY = b"\x01" * 32
+KEYS = SealingKeys([Secret(b"\x01" * 32)])
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Iterator[Callable[..., SqliteHandshakeStore]]:
+    made: list[SqliteHandshakeStore] = []
+    boot = tmp_path / "boot_id"
+    boot.write_text("first\n")
+
+    def build(keys: SealingKeys = KEYS) -> SqliteHandshakeStore:
+        made.append(SqliteHandshakeStore(tmp_path / "store" / "h.db", keys, boot_id_path=boot))
+        return made[-1]
+
+    yield build
+    for store in made:
+        store.close()
+
+
+def rush(path: Path, boot: Path, ids: list[str], claimed: Path) -> None:
+    store = SqliteHandshakeStore(path, KEYS, boot_id_path=boot)
+    won = [name for name in ids if store.claim(name, BODY, LATER, NOW) is Claim.CLAIMED]
+    claimed.write_text("\n".join(won))
+    store.close()
+
+
+def test_a_hundred_claims_over_processes_and_one_winner(tmp_path: Path) -> None:
+    boot = tmp_path / "boot_id"
+    boot.write_text("one")
+    ids = [f"c{number}" for number in range(25)]
+    children = [
+        FORK.Process(target=rush, args=(tmp_path / "s" / "h.db", boot, ids, tmp_path / f"won{number}"))
+        for number in range(4)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+    won = [name for number in range(4) for name in (tmp_path / f"won{number}").read_text().split()]
+    assert sorted(won) == sorted(ids)
+
+
+def test_workers_share_epoch_claims_and_tokens(open_store: Callable[..., SqliteHandshakeStore]) -> None:
+    one, two = open_store(), open_store()
+    assert one.epoch == two.epoch
+    assert one.claim("c", BODY, LATER, NOW) is Claim.CLAIMED
+    assert two.claim("c", BODY, LATER, NOW) is Claim.IN_PROGRESS
+    one.finish("c", "token")
+    assert two.claim("c", BODY, LATER, NOW) is Claim.FINISHED
+    assert two.token("c", NOW) == "token"
+
+
+def test_a_claim_of_a_process_that_died_is_spent(open_store: Callable[..., SqliteHandshakeStore]) -> None:
+    store = open_store()
+
+    def claim_and_die() -> None:
+        store.claim("c", BODY, LATER, NOW)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = FORK.Process(target=claim_and_die)
+    child.start()
+    child.join(30)
+    assert child.exitcode == -signal.SIGKILL
+    for again in (store, open_store()):
+        assert again.claim("c", BODY, LATER, NOW) is Claim.SPENT
+    assert store.token("c", NOW) is None
+
+
+def test_a_claim_of_a_living_process_is_in_progress(open_store: Callable[..., SqliteHandshakeStore]) -> None:
+    store = open_store()
+    store.claim("c", BODY, LATER, NOW)
+
+    def meet() -> None:
+        assert store.claim("c", BODY, LATER, NOW) is Claim.IN_PROGRESS
+
+    child = FORK.Process(target=meet)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def test_a_process_id_used_again_is_another_process(
+    open_store: Callable[..., SqliteHandshakeStore], tmp_path: Path
+) -> None:
+    store = open_store()
+    store.claim("c", BODY, LATER, NOW)
+    connection = sqlite3.connect(tmp_path / "store" / "h.db")
+    with connection:
+        connection.execute("UPDATE claims SET owner = ?", (f"{os.getppid()}:1",))
+    connection.close()
+    assert store.claim("c", BODY, LATER, NOW) is Claim.SPENT
+
+
+def test_a_restart_of_the_machine_voids_everything(
+    open_store: Callable[..., SqliteHandshakeStore], tmp_path: Path
+) -> None:
+    store = open_store()
+    store.claim("c", BODY, LATER, NOW)
+    store.finish("c", "token")
+    store.sweep(NOW)
+    store.close()
+    same = open_store()
+    assert same.epoch == store.epoch
+    assert same.token("c", NOW) == "token"
+    same.close()
+    (tmp_path / "boot_id").write_text("second\n")
+    other = open_store()
+    assert other.epoch != store.epoch
+    assert other.token("c", NOW) is None
+    assert other.claim("c", BODY, LATER, NOW) is Claim.CLAIMED
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])
+def test_without_a_boot_id_nothing_is_opened(
+    open_store: Callable[..., SqliteHandshakeStore], tmp_path: Path, content: bytes | None
+) -> None:
+    boot = tmp_path / "boot_id"
+    boot.unlink()
+    if content is not None:
+        boot.write_bytes(content)
+    with pytest.raises(StorageUnavailable):
+        open_store()
+
+
+def test_tokens_are_sealed_and_bound_to_their_challenge(
+    open_store: Callable[..., SqliteHandshakeStore], tmp_path: Path
+) -> None:
+    store = open_store()
+    for name in ("a", "b"):
+        store.claim(name, BODY, LATER, NOW)
+        store.finish(name, f"canary-{name}")
+    folder = tmp_path / "store"
+    assert not any(b"canary" in found.read_bytes() for found in folder.iterdir())
+    connection = sqlite3.connect(folder / "h.db")
+    with connection:
+        connection.execute("UPDATE claims SET token = (SELECT token FROM claims WHERE id = 'a') WHERE id = 'b'")
+    connection.close()
+    assert store.token("a", NOW) == "canary-a"
+    assert store.token("b", NOW) is None
+
+
+def test_a_retired_key_opens_and_an_unknown_one_does_not(open_store: Callable[..., SqliteHandshakeStore]) -> None:
+    store = open_store()
+    store.claim("c", BODY, LATER, NOW)
+    store.finish("c", "token")
+    new = Secret(b"\x02" * 32)
+    assert open_store(SealingKeys([new, Secret(b"\x01" * 32)])).token("c", NOW) == "token"
+    assert open_store(SealingKeys([new])).token("c", NOW) is None
+
+
+def test_files_are_private(open_store: Callable[..., SqliteHandshakeStore], tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        open_store().claim("c", BODY, LATER, NOW)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(found.stat().st_mode) for found in (tmp_path / "store").iterdir()} == {0o600}
+
+
+def test_a_sweep_goes_in_steps(
+    open_store: Callable[..., SqliteHandshakeStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = handshakes._STEP.replace(str(handshakes._SWEEP_STEP), "3")
+    assert step != handshakes._STEP
+    monkeypatch.setattr(handshakes, "_STEP", step)
+    store = open_store()
+    for number in range(10):
+        store.claim(f"c{number}", BODY, LATER + timedelta(days=number == 4), NOW)
+    assert store.sweep(LATER) == 9
+    assert store.claim("c4", BODY, LATER, NOW) is Claim.IN_PROGRESS
+
+
+def test_a_time_without_a_zone_is_refused(open_store: Callable[..., SqliteHandshakeStore]) -> None:
+    with pytest.raises(TypeError):
+        open_store().claim("c", BODY, LATER.replace(tzinfo=None), NOW)
