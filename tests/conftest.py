@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.opa_binary import opa, pytest_terminal_summary
+
+__all__ = ["opa", "pytest_terminal_summary", "vectors"]
+
 VECTORS = Path(__file__).parent / "vectors"
 
 

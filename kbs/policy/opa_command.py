@@ -116,7 +116,8 @@ class OpaCommand:
                 folder,
             )
             if done.code != 0:
-                raise PolicyUnacceptable(f"the policy does not compile: {done.stderr[:1000]}")
+                why = done.stderr or done.stdout.decode("utf-8", "replace")
+                raise PolicyUnacceptable(f"the policy does not compile: {why[:1000]}")
             with tarfile.open(folder / "bundle.tar.gz") as bundle:
                 module = bundle.extractfile("/policy.wasm")
                 if module is None:

@@ -58,7 +58,7 @@ def _items(text: str, at: int, closing: str, depth: int) -> tuple[list[Any], int
     while not text.startswith(closing, at):
         item, at = _value(text, at, depth + 1)
         items.append(item)
-        at += text.startswith(",", at)
+        at = _past(text, at, ",")
         if at >= len(text):
             raise ValueRefused("a value that does not end")
     return items, at + 1
@@ -68,7 +68,7 @@ def _braces(text: str, at: int, depth: int) -> tuple[Any, int]:
     if text.startswith("{}", at):
         return {}, at + 2
     first, end = _value(text, at + 1, depth + 1)
-    if not text.startswith(":", end):
+    if not text.startswith(":", end):  # OPA writes no blank before it
         elements, end = _items(text, at + 1, "}", depth)
         return RegoSet(tuple(elements)), end
     members: dict[str, Any] = {}
@@ -76,12 +76,18 @@ def _braces(text: str, at: int, depth: int) -> tuple[Any, int]:
     while True:
         if not isinstance(key, str):
             raise ValueRefused("an object key that is not a string")
-        members[key], end = _value(text, end + 1, depth + 1)
+        members[key], end = _value(text, _past(text, end, ":"), depth + 1)
         if text.startswith("}", end):
             return members, end + 1
-        key, end = _value(text, end + 1, depth + 1)
+        key, end = _value(text, _past(text, end, ","), depth + 1)
         if not text.startswith(":", end):
             raise ValueRefused("an object member without value")
+
+
+def _past(text: str, at: int, separator: str) -> int:
+    """Where the next value begins; OPA writes one blank behind a separator."""
+    at += text.startswith(separator, at)
+    return at + text.startswith(" ", at)
 
 
 def encode(value: Any) -> bytes:

@@ -7,6 +7,7 @@ error; reference values are loaded once per version into fresh instances, never 
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
@@ -103,12 +104,14 @@ class WasmEngine:
         return outcome.findings(self._evaluate(policy, PolicyKind.RESOURCE, 1, document, None))
 
     def close(self) -> None:
-        """Free every idle instance. Those in use are freed when they come back."""
+        """Free everything; the engine cannot be used any more. Instances in use are freed when they come back."""
         with self._lock:
             slots = list(self._slots.values())
             self._slots.clear()
         for slot in slots:
             _drain(slot)
+            slot.module.module.close()
+        self._engine.close()
 
     def _evaluate(
         self, policy: Policy, kind: PolicyKind, which: int, document: bytes, references: Snapshot | None
@@ -188,5 +191,12 @@ def _after_fork() -> None:
         engine._renew_lock()
 
 
+def _at_exit() -> None:
+    for engine in list(_ENGINES):
+        engine.close()
+
+
+# wasmtime's finalisers fail noisily once the interpreter has taken its modules down.
+atexit.register(_at_exit)
 # Another thread may hold the lock at the moment of a fork; in the child nobody would release it.
 os.register_at_fork(after_in_child=_after_fork)

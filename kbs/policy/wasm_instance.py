@@ -24,6 +24,7 @@ from kbs.policy.outcome import broken
 PAGE: Final = 65536
 MEMORY_LIMIT: Final = 1000 * PAGE  # 62.5 MiB per instance, of which a decision needs about 1
 FUEL: Final = 50_000_000  # about 20 times what a TDX event log of 60 entries needs
+_FUEL_PER_OCTET: Final = 400  # of input: reading it and writing as much out again
 _RESULT_CHUNK: Final = 8192
 _BUILTIN_IMPORTS: Final = {f"opa_builtin{arity}": arity for arity in range(5)}
 _EXPORTS: Final = {"opa_eval": 7, "opa_value_dump": 1, "opa_value_parse": 2, "opa_malloc": 1}
@@ -184,7 +185,7 @@ class WasmInstance:
         try:
             size = len(input_json)
             context = self._context
-            ffi.wasmtime_context_set_fuel(context, self._fuel)
+            ffi.wasmtime_context_set_fuel(context, self._fuel + size * _FUEL_PER_OCTET)
             self._call = builtins.Call(now_ns)
             self._write(context, self._heap, input_json)
             scratch = (self._heap + size + 15) & ~7

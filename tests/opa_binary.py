@@ -1,0 +1,35 @@
+"""Finds `opa` for tests that need it. Without it they are skipped and counted; with REQUIRE_OPA=1 they fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def find_opa() -> Path | None:
+    """KBS_OPA, else `opa` on PATH, else where `go install` puts it."""
+    for candidate in (os.environ.get("KBS_OPA"), shutil.which("opa"), str(Path.home() / "go/bin/opa")):
+        if candidate and os.access(candidate, os.X_OK):
+            return Path(candidate)
+    return None
+
+
+@pytest.fixture(scope="session")
+def opa() -> Path:
+    """The `opa` program."""
+    program = find_opa()
+    if program is None:
+        if os.environ.get("REQUIRE_OPA") == "1":
+            pytest.fail("REQUIRE_OPA=1, and there is no opa (KBS_OPA, PATH, ~/go/bin)")
+        pytest.skip("needs opa")
+    return program
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests did not run for want of opa."""
+    missed = [report for report in terminalreporter.stats.get("skipped", []) if "needs opa" in str(report.longrepr)]
+    if missed:
+        terminalreporter.write_line(f"{len(missed)} OPA tests did not run: no opa here; `make opa` gets it")
