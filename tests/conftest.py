@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.opa_binary import opa, pytest_terminal_summary
+from tests.opa_binary import opa, opa_socket, pytest_terminal_summary
 
-__all__ = ["opa", "pytest_terminal_summary", "vectors"]
+__all__ = ["opa", "opa_socket", "pytest_terminal_summary", "vectors"]
 
 VECTORS = Path(__file__).parent / "vectors"
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +32,34 @@ def opa() -> Path:
             pytest.fail("REQUIRE_OPA=1, and there is no opa (KBS_OPA, PATH, ~/go/bin)")
         pytest.skip("needs opa")
     return program
+
+
+@pytest.fixture(scope="session")
+def opa_socket(opa: Path) -> Iterator[Path]:
+    """The Unix socket of an OPA server that runs for the session."""
+    with tempfile.TemporaryDirectory(prefix="opa-") as folder:
+        path = Path(folder) / "s"
+        server = start_opa(opa, path)
+        yield path
+        server.kill()
+        server.wait()
+
+
+def start_opa(opa: Path, path: Path) -> subprocess.Popen[bytes]:
+    """Start a server on a Unix socket and wait until it listens."""
+    server = subprocess.Popen(
+        [opa, "run", "--server", "--addr", f"unix://{path}", "--unix-socket-perm", "600", "--log-level", "error"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return server
+        time.sleep(0.02)
+    server.kill()
+    pytest.fail("the OPA server does not start")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
