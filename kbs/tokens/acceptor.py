@@ -57,12 +57,13 @@ class _KeyLife(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """A payload whose signature holds."""
+    """A payload whose signature holds. parsed: a TEE key read before, of use if it is the one in the claims."""
 
     issuer: TrustedIssuer
     claims: Mapping[str, Any]
     claims_json: bytes
     key_life: _KeyLife
+    parsed: TeeKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,16 @@ class TokenAcceptor:
         """Use other keys and issuers from now on, and forget what was verified with the former ones."""
         self._state = _State(trust, self._cache_size)
 
-    def remember(self, issued: IssuedToken) -> None:
-        """Spare the next `accept` the signature and the decoding of a token this process has just signed itself."""
+    def remember(self, issued: IssuedToken, tee_key: TeeKey | None = None) -> None:
+        """Spare the next `accept` the signature and the decoding of a token this process has just signed itself.
+
+        Args:
+            tee_key: the key that the handshake read already; taken only if the claims hold that very key.
+        """
         state = self._state
         key = state.trust.own.keys.get(issued.kid)
         if key is not None:
-            signed = _Signed(state.trust.own, issued.claims, issued.claims_json, _life_of(key))
+            signed = _Signed(state.trust.own, issued.claims, issued.claims_json, _life_of(key), tee_key)
             state.keep(_digest(issued.text), signed)
 
     def accept(self, text: str) -> AcceptedToken:
@@ -214,7 +219,7 @@ def _judge(signed: _Signed, now: float) -> _Judged:
     token = AcceptedToken(
         claims=claims,
         claims_json=signed.claims_json,
-        tee_key=_tee_key(signed.issuer, claims),
+        tee_key=_tee_key(signed.issuer, claims, signed.parsed),
         issuer=signed.issuer.name,
         expires=datetime.fromtimestamp(window.expires, UTC),
         attestation=attestation,
@@ -222,10 +227,12 @@ def _judge(signed: _Signed, now: float) -> _Judged:
     return _Judged(token, Window(max(window.starts, since), min(window.ends, until), window.expires))
 
 
-def _tee_key(issuer: TrustedIssuer, claims: Mapping[str, Any]) -> TeeKey:
+def _tee_key(issuer: TrustedIssuer, claims: Mapping[str, Any], parsed: TeeKey | None) -> TeeKey:
     found = [key for pointer in issuer.tee_key_pointers if (key := find(claims, pointer)) is not None]
     if len(found) != 1:  # of two keys, one might not have been attested
         raise TokenRejected("token holds no TEE key" if not found else "token holds several TEE keys")
+    if parsed is not None and found[0] == parsed.members:
+        return parsed
     try:
         return parse_tee_key(found[0])
     except PeerFault:

@@ -155,7 +155,7 @@ class _Search:
         subject = path[-1]
         if subject.issuer != issuer.subject or not _is_sound(issuer, self._at) or not _may_issue(issuer, len(path) - 1):
             return False
-        if self._budget == 0:
+        if self._budget == 0:  # spent on signatures alone: everything cheap was asked above
             return False
         self._budget -= 1
         return _has_strong_signature(subject) and _is_issued_by(subject, issuer)

@@ -401,6 +401,13 @@ def test_algorithms_are_the_provider_s() -> None:
     authenticator(provider(keys=keys, algorithms=frozenset({"RS512"}))).authenticate(text)
 
 
+def test_a_jwk_is_for_its_own_algorithm_only() -> None:
+    keys = {"k": TrustedKey(RSA.public_key(), "RS256")}
+    who = authenticator(provider(keys=keys))
+    who.authenticate(idp_token(forge.rs(RSA, hashes.SHA256()), {"alg": "RS256", "kid": "k"}))
+    refused(who, idp_token(forge.ps(RSA, hashes.SHA256()), {"alg": "PS256", "kid": "k"}))
+
+
 def test_public_key_of_the_provider_is_no_hmac_secret() -> None:
     pem = RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     who = authenticator(provider(keys={}, public_keys=(RSA.public_key(),)))

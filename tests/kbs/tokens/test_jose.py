@@ -95,6 +95,29 @@ def test_degenerate_ecdsa_signatures_are_refused(signature: bytes) -> None:
         jose.verify(jose.split(text, limit=LIMIT), P256.public_key())
 
 
+def test_a_short_coordinate_is_not_written_short() -> None:
+    """One signature, one spelling: a leading zero octet may be neither dropped nor added."""
+    sign = forge.es(P256)
+    text = next(
+        text
+        for text in (forge.token({"alg": "ES256"}, str(number).encode(), sign) for number in range(10_000))
+        if forge.unb64u(text.rpartition(".")[2])[32] == 0
+    )
+    head, _, good = text.rpartition(".")
+    raw = forge.unb64u(good)
+    jose.verify(jose.split(text, limit=LIMIT), P256.public_key())
+    for spelling in (raw[:32] + raw[33:], raw[:32] + b"\x00" + raw[32:]):
+        with pytest.raises(TokenRejected):
+            jose.verify(jose.split(f"{head}.{forge.b64u(spelling)}", limit=LIMIT), P256.public_key())
+
+
+def test_another_curve_of_the_same_size_is_refused() -> None:
+    key = ec.generate_private_key(ec.SECP256K1())
+    text = forge.token({"alg": "ES256"}, b"{}", forge.es(key))
+    with pytest.raises(TokenRejected):
+        jose.verify(jose.split(text, limit=LIMIT), key.public_key())
+
+
 def test_weak_or_unknown_keys_verify_nothing() -> None:
     assert jose.algorithms_of(SMALL_RSA.public_key()) == frozenset()
     assert jose.algorithms_of(P521.public_key()) == frozenset()
