@@ -1,0 +1,79 @@
+"""`kbs explain`: why a decision went the way it went, in the operator's words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.markup import escape
+
+from kbs.admin import explain
+from kbs.cli import records
+from kbs.cli.connection import Place, broker_options, data_word, place_words
+from kbs.cli.output import click_echo, console, print_json, print_table, printable
+
+_GOOD: Final = ("granted", "accepted")
+_COLUMNS: Final = ("where", "claim", "seen", "expected", "reference value", "rule")
+
+
+def _tail_hint(place: Place) -> str:
+    return f"kbs audit tail --data {data_word(place.data)}"
+
+
+@click.command("explain", short_help="Why a decision went the way it went.")
+@click.argument("decision", metavar="ID")
+@broker_options(hint=_tail_hint)
+def explain_command(decision: str, place: Place, as_json: bool) -> None:
+    """Explain the decision ID, which a guest's error names and the audit log records.
+
+    With --data and without --url it reads the audit log itself, so that no broker needs to run.
+    """
+    if place.data is not None and not place.given:
+        found = _from_log(place.data, decision)
+    else:
+        with place.admin() as admin:
+            found = admin.decision(decision)
+    if as_json:
+        print_json(found)
+        return
+    _show(found, place)
+
+
+def _from_log(data: Path, decision: str) -> dict[str, Any]:
+    log = records.log_path(data)
+    return explain.explain(decision, lambda asked: records.find(log, asked)).document()
+
+
+def _show(found: Mapping[str, Any], place: Place) -> None:
+    out = console()
+    outcome = str(found.get("outcome"))
+    colour = "green" if outcome in _GOOD else "bold red"
+    out.print(f"[{colour}]{_safe(outcome)}[/]  {_safe(found.get('subject'))}")
+    for name in ("time", "reason", "detail", "attestation"):
+        if found.get(name) is not None:
+            out.print(f"  {name:<12} {_safe(found[name])}")
+    for name, version in found.get("rules", {}).items():
+        out.print(f"  {_safe(name)}: {_safe(version)}")
+    causes = found.get("causes", [])
+    if not causes:
+        return
+    out.print("\n[bold]what did not match[/]")
+    print_table(_COLUMNS, (_row(cause) for cause in causes))
+    commands = dict.fromkeys(cause["mend"] for cause in causes if cause.get("mend"))
+    if commands:
+        out.print("\n[dim]only if what was seen is to be trusted from now on:[/]")
+        for command in commands:
+            click_echo(printable(f"  {command} {place_words(place)}".rstrip()))
+
+
+def _row(cause: Mapping[str, Any]) -> tuple[object, ...]:
+    seen = "absent" if cause.get("seen") is None else json.dumps(cause["seen"])
+    expected = "no value" if cause.get("expected") is None else json.dumps(cause["expected"])
+    return (cause.get("where"), cause.get("claim"), seen, expected, cause.get("reference"), cause.get("rule"))
+
+
+def _safe(text: object) -> str:
+    return escape(printable(str(text)))

@@ -1,0 +1,151 @@
+"""`kbs guest`: a software guest, to try a broker out: attests itself, fetches, decrypts.
+
+Its evidence is of the TEE `sample`, which proves nothing: a broker must be told to take it.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from kbs.cli.connection import Place, broker_options
+from kbs.cli.output import click_echo, done, print_json, write_private
+from kbs.cli.parameters import NamedJson
+from kbs.client.errors import ClientMisconfigured
+from kbs.client.guest import GuestClient
+from kbs.client.sample_attester import SampleAttester
+from kbs.protocol.tee import Tee
+from kbs.strict_json import Json
+
+_CLAIMS: Final = ("svn", "launch_digest", "platform_version", "debug")
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT: Final = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What the options say about the guest."""
+
+    tee: str
+    claims: tuple[tuple[str, Json], ...]
+    init_data: Path | None
+
+    def connect(self, place: Place) -> GuestClient:
+        """A guest with a fresh key.
+
+        Raises:
+            ClientMisconfigured: init data or an address that cannot work.
+        """
+        return GuestClient(
+            place.url,
+            ca_file=place.ca_file,
+            tee=self.tee,
+            attester=_attester(self.claims),
+            init_data=None if self.init_data is None else _text(self.init_data),
+            transport=place.transport,
+        )
+
+
+def _guest_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = (
+        click.option("--tee", type=click.Choice([Tee.SAMPLE.value]), default=Tee.SAMPLE.value, show_default=True),
+        click.option(
+            "--claim",
+            "claims",
+            type=NamedJson(),
+            multiple=True,
+            help=f"Claim another value, e.g. debug=true; one of {', '.join(_CLAIMS)}. Repeatable.",
+        ),
+        click.option("--init-data", type=_FILE, help="Init-data document in TOML."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group("guest", short_help="A software guest: attest, get a secret, decrypt it.")
+def guest_command() -> None:
+    """A software guest, to try a broker out. Refusals name the decision that `kbs explain` explains."""
+
+
+@guest_command.command("get")
+@click.argument("path")
+@_guest_options
+@click.option("--token-file", "passport", type=_FILE, help="File with an attestation token, in place of evidence.")
+@_OUT
+@broker_options(guest=True)
+def get_command(
+    path: str,
+    tee: str,
+    claims: tuple[tuple[str, Json], ...],
+    init_data: Path | None,
+    passport: Path | None,
+    out: Path | None,
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Attest, fetch PATH (repository/type/tag or kbs:///…), decrypt it here, and write the bytes to stdout."""
+    with Guest(tee, claims, init_data).connect(place) as guest:
+        value = guest.get_resource(path, token=None if passport is None else _text(passport).strip())
+    if out is not None:
+        write_private(out, value)
+    if as_json:
+        print_json({"path": path, "bytes": len(value), **_where(out, value)})
+    elif out is None:
+        stream: Any = sys.stdout.buffer
+        stream.write(value)
+        stream.flush()
+    else:
+        done("got", f"{path}: {len(value)} bytes to {out}")
+
+
+@guest_command.command("token")
+@_guest_options
+@_OUT
+@broker_options(guest=True)
+def token_command(
+    tee: str,
+    claims: tuple[tuple[str, Json], ...],
+    init_data: Path | None,
+    out: Path | None,
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Attest, and print the attestation token (a JWT)."""
+    with Guest(tee, claims, init_data).connect(place) as guest:
+        token = guest.attest()
+    if out is not None:
+        write_private(out, token.encode() + b"\n")
+    if as_json:
+        print_json({"file": str(out)} if out is not None else {"token": token})
+    elif out is None:
+        click_echo(token)
+    else:
+        done("got", f"a token to {out}")
+
+
+def _attester(claims: tuple[tuple[str, Json], ...]) -> SampleAttester:
+    named = dict(claims)
+    if len(named) != len(claims):
+        raise click.UsageError("a claim is given twice")
+    if unknown := named.keys() - set(_CLAIMS):
+        raise click.UsageError(f"the sample TEE has no claim {', '.join(sorted(unknown))}; it has {', '.join(_CLAIMS)}")
+    known: dict[str, Any] = named  # of whatever type: what the broker makes of odd ones is worth trying
+    return SampleAttester(**known)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ClientMisconfigured(f"{path}: no text in UTF-8") from None
+
+
+def _where(out: Path | None, value: bytes) -> dict[str, str]:
+    return {"value": base64.b64encode(value).decode("ascii")} if out is None else {"file": str(out)}

@@ -1,0 +1,179 @@
+"""`kbs policy`: evidence and resource policies: set, list, read, roll back.
+
+Texts come from a file, or by name from those that come with the package, which need no `opa`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, BinaryIO, Final
+
+import click
+
+from kbs.cli.connection import Place, broker_options, place_words
+from kbs.cli.output import click_echo, done, print_json, print_table, to_seconds
+from kbs.client.model import VersionInfo
+from kbs.policy.engine import PolicyKind
+from kbs.policy.shipped import Shipped
+
+_DIGEST_SHOWN: Final = 16  # hex digits, as `kbs explain` shows
+_KIND: Final = click.Choice([kind.value for kind in PolicyKind])
+
+
+def _list_hint(place: Place) -> str:
+    return f"kbs policy list {place_words(place)}".rstrip()
+
+
+def _text_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = (
+        click.option("--file", "file", type=click.File("rb"), help="File with Rego v1; - for stdin."),
+        click.option(
+            "--shipped",
+            "--well-known",
+            "shipped",
+            metavar="NAME",
+            help="A text that comes with kbs. Wrong names list all.",
+        ),
+        click.option("--reason", help="Why; kept in the history."),
+        click.option("--expected", type=click.IntRange(min=0), help="Only if this version is the active one."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group("policy", short_help="Policies: set, list, show, roll back.")
+def policy_group() -> None:
+    """Policies for evidence (what is a good guest?) and for resources (which guest gets what?)."""
+
+
+@policy_group.command("set-resource")
+@_text_options
+@broker_options(hint=_list_hint)
+def set_resource_command(
+    file: BinaryIO | None, shipped: str | None, reason: str | None, expected: int | None, place: Place, as_json: bool
+) -> None:
+    """Replace the resource policy."""
+    text, source = _chosen(PolicyKind.RESOURCE, file, shipped)
+    with place.admin() as admin:
+        version = admin.set_resource_policy(text, reason=reason, expected=expected)
+    _show_set("resource policy", source, version, as_json=as_json)
+
+
+@policy_group.command("set-evidence")
+@click.argument("policy_id", metavar="ID")
+@_text_options
+@broker_options(hint=_list_hint)
+def set_evidence_command(
+    policy_id: str,
+    file: BinaryIO | None,
+    shipped: str | None,
+    reason: str | None,
+    expected: int | None,
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Replace the evidence policy ID: default_cpu, default_gpu …"""
+    text, source = _chosen(PolicyKind.EVIDENCE, file, shipped)
+    with place.admin() as admin:
+        version = admin.set_attestation_policy(policy_id, text, reason=reason, expected=expected)
+    _show_set(f"evidence policy {policy_id}", source, version, as_json=as_json)
+
+
+@policy_group.command("list")
+@broker_options()
+def list_command(place: Place, as_json: bool) -> None:
+    """List the active policies of both kinds."""
+    with place.admin() as admin:
+        found = admin.policies()
+    if as_json:
+        print_json([{**each.members, "kind": each.kind, "id": each.policy_id} for each in found])
+        return
+    print_table(
+        ("kind", "id", "version", "sha256", "origin", "set", "by"),
+        ((each.kind, each.policy_id, *_row(each.members)) for each in found),
+    )
+
+
+@policy_group.command("show")
+@click.argument("kind", type=_KIND)
+@click.argument("policy_id", metavar="ID")
+@click.option("--history", is_flag=True, help="List the kept versions in place of the text.")
+@broker_options(hint=_list_hint)
+def show_command(kind: str, policy_id: str, history: bool, place: Place, as_json: bool) -> None:
+    """Print the active text of one policy, byte for byte, or its versions."""
+    with place.admin() as admin:
+        found = admin.policy(kind, policy_id)
+    if as_json:
+        versions = [_document(each) for each in found.history]
+        print_json(
+            {
+                "kind": found.kind,
+                "id": found.policy_id,
+                "digest": found.digest,
+                "origin": found.origin,
+                "text": found.text,
+                "history": versions,
+            }
+        )
+    elif history:
+        print_table(("version", "sha256", "origin", "set", "by", "why"), (_version_row(each) for each in found.history))
+    else:
+        click_echo(found.text.removesuffix("\n"))
+
+
+@policy_group.command("rollback")
+@click.argument("kind", type=_KIND)
+@click.argument("policy_id", metavar="ID")
+@click.argument("version", type=click.IntRange(min=0))
+@broker_options(hint=_list_hint)
+def rollback_command(kind: str, policy_id: str, version: int, place: Place, as_json: bool) -> None:
+    """Make VERSION of a policy active again, as a new version. 0 is the shipped one."""
+    with place.admin() as admin:
+        now = admin.rollback_policy(kind, policy_id, version)
+    if as_json:
+        print_json({"kind": kind, "id": policy_id, "version": now, "from": version})
+        return
+    done("rolled back", f"{kind} policy {policy_id} to version {version}, now version {now}")
+
+
+def _chosen(kind: PolicyKind, file: BinaryIO | None, shipped: str | None) -> tuple[bytes, str]:
+    """The text and what to call it."""
+    if file is not None and shipped is None:
+        return file.read(), file.name
+    if file is not None or shipped is None:
+        raise click.UsageError("give either --file or --shipped")
+    prefix = f"{kind.value}/"
+    known = Shipped.load()
+    name = prefix + shipped.removeprefix(prefix)
+    if name not in known.names():
+        names = ", ".join(each.removeprefix(prefix) for each in known.names() if each.startswith(prefix))
+        raise click.UsageError(f"--shipped is one of: {names}")
+    return known.policy(name).text.encode(), f"shipped {name}"
+
+
+def _show_set(what: str, source: str, version: int | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"policy": what, "source": source, "version": version})
+        return
+    number = "" if version is None else f", version {version}"
+    done("set", f"{what} from {source}{number}")
+
+
+def _row(members: Any) -> tuple[object, ...]:
+    digest = str(members.get("digest", ""))[:_DIGEST_SHOWN]
+    return (
+        members.get("version"),
+        digest,
+        members.get("origin"),
+        to_seconds(members.get("time")),
+        members.get("author"),
+    )
+
+
+def _version_row(version: VersionInfo) -> tuple[object, ...]:
+    return (version.version, *_row(version.meta)[1:], version.meta.get("reason"))
+
+
+def _document(version: VersionInfo) -> dict[str, object]:
+    return {**version.meta, "name": version.name, "version": version.version}
