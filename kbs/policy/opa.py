@@ -177,7 +177,8 @@ class OpaEngine:
         texts[_POLICY] = policy.text
         texts[_SERVED] = _ANSWERS.format(verdict=verdict, explanation=explanation)
         for name in _names(policy.kind):
-            check_relocated(self._link.put_policy(f"{root}/{name}", relocate(texts[name], root)), root)
+            moved = relocate(texts[name], root, expected="policy" if name == _POLICY else None)
+            check_relocated(self._link.put_policy(f"{root}/{name}", moved), root)
 
 
 def _names(kind: PolicyKind) -> list[str]:

@@ -24,14 +24,14 @@ _PACKAGE: Final = re.compile(r"(?P<head>(?:\s|\#[^\n]*\n)*)package[ \t]+(?P<path
 _MAX_DEPTH: Final = 500
 
 
-def relocate(text: str, root: str) -> str:
+def relocate(text: str, root: str, *, expected: str | None = None) -> str:
     """The module with its package and all of its data below `root` (letters, digits, underscore).
 
     Raises:
-        PolicyBroken: it does not begin with a package of plain names.
+        PolicyBroken: it does not begin with a package of plain names, or with another than `expected`.
     """
     package = _PACKAGE.match(text)
-    if package is None:
+    if package is None or (expected is not None and package["path"] != expected):
         raise broken("the policy does not begin with its package")
     body = _TOKENS.sub(lambda found: f"data.{root}" if found["word"] else found[0], text[package.end() :])
     return f"{package['head']}package {root}.{package['path']}{body}"

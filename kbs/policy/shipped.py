@@ -48,6 +48,14 @@ class Shipped:
         """Such as `evidence/cpu`, `resource/upstream/default`; sorted."""
         return sorted(self.manifest)
 
+    def recognise(self, kind: PolicyKind, text: bytes) -> str | None:
+        """Name of the shipped policy of this kind with exactly these bytes, which then need no `opa`."""
+        digest = sha256_hex(text)
+        for name, entry in self.manifest.items():
+            if name.startswith(f"{kind}/") and hmac.compare_digest(entry["source_sha256"], digest):
+                return name
+        return None
+
     def policy(self, name: str, *, origin: str | None = None) -> Policy:
         """One policy by name.
 

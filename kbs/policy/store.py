@@ -145,6 +145,9 @@ class PolicyStore:
         if known is not None:
             policy = self._shipped.policy(known.shipped, origin=f"well-known:{known.name}")
             return policy, "", (known.warning,) if known.warning else ()
+        shipped = self._shipped.recognise(kind, upload)
+        if shipped is not None:
+            return self._shipped_policy(shipped), "", ()
         compiled = self._compiler.compile(kind, upload)
         return compiled.policy, compiled.opa_version, compiled.warnings
 

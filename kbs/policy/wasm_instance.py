@@ -55,7 +55,7 @@ def new_engine(*, interpreter: bool = False) -> wasmtime.Engine:
 class WasmModule:
     """A compiled policy, without state; shared by threads and inherited over fork."""
 
-    __slots__ = ("engine", "imports", "module")
+    __slots__ = ("engine", "first_pages", "imports", "module")
 
     def __init__(self, engine: wasmtime.Engine, wasm: bytes) -> None:
         """Compile (0.1 to 0.3 s).
@@ -74,6 +74,8 @@ class WasmModule:
                     operator_detail="the system refuses executable pages; set the policy engine to its interpreter",
                 ) from err
             raise broken(f"the compiled policy is not a WebAssembly module: {str(err)[:200]}") from err
+        # OPA's compiler states 2 pages also for a module whose constants need more than that.
+        self.first_pages = len(wasm) // PAGE + 1
         self.imports: tuple[tuple[str, str | None, Any], ...] = tuple(
             (i.module, i.name, i.type) for i in self.module.imports
         )
@@ -143,7 +145,8 @@ class WasmInstance:
         for _, name, kind in module.imports:
             if name == "memory":
                 self._memory = wasmtime.Memory(
-                    store, wasmtime.MemoryType(wasmtime.Limits(kind.limits.min, MEMORY_LIMIT // PAGE))
+                    store,
+                    wasmtime.MemoryType(wasmtime.Limits(kind.limits.min + module.first_pages, MEMORY_LIMIT // PAGE)),
                 )
                 imports.append(self._memory)
             else:

@@ -1,0 +1,229 @@
+"""The OPA server engine when the server is missing, wrong, slow, restarted, or shared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kbs.errors import PolicyBroken, PolicyEngineUnavailable
+from kbs.policy.engine import Policy, PolicyKind
+from kbs.policy.opa import OpaEngine
+from kbs.policy.opa_link import OpaLink, OpaServerSettings
+from tests.kbs.policy.support import REQUEST, document, snapshot
+from tests.opa_binary import start_opa
+from tests.probe_policies import probe
+
+RESOURCE = probe(PolicyKind.RESOURCE)
+EVIDENCE = probe(PolicyKind.EVIDENCE)
+YES = document({"answer": True})
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Socket paths must be short.
+    with tempfile.TemporaryDirectory(prefix="opa-") as name:
+        yield Path(name)
+
+
+def engine_at(path: Path, **options: float) -> OpaEngine:
+    return OpaEngine(OpaLink(OpaServerSettings(socket=path, **options)))  # type: ignore[arg-type]
+
+
+def resource(text: str) -> Policy:
+    return Policy(PolicyKind.RESOURCE, text, hashlib.sha256(text.encode()).hexdigest(), None, "test")
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Callable[[bytes, float], Path]]:
+    """Start a server that answers every connection with the same octets, after a pause per octet."""
+    listener = socket.socket(socket.AF_UNIX)
+    path = folder / "s"
+    listener.bind(str(path))
+    listener.listen(16)
+
+    def start(answer: bytes, pause: float) -> Path:
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+        def talk(connection: socket.socket) -> None:
+            try:
+                with connection:
+                    connection.recv(1 << 20)
+                    if pause:
+                        head, _, body = answer.partition(b"\r\n\r\n")
+                        connection.sendall(head + b"\r\n\r\n")
+                        for octet in body:
+                            time.sleep(pause)
+                            connection.sendall(bytes([octet]))
+                    else:
+                        connection.sendall(answer)
+            except OSError:
+                return
+
+        threading.Thread(target=serve, daemon=True).start()
+        return path
+
+    yield start
+    listener.close()
+
+
+def http(body: bytes, status: str = "200 OK") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def test_no_server_is_unavailable(folder: Path) -> None:
+    with pytest.raises(PolicyEngineUnavailable):
+        engine_at(folder / "none").authorize(RESOURCE, YES, REQUEST)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"garbage\r\n\r\n",
+        http(b""),
+        http(b"true"),
+        http(b"[]"),
+        http(b"not json"),
+        http(b'{"result": true}'),
+        http(b'{"result": {"allow": true}}'),
+        http(b'{"result": {"value": {"allow": true}}}'),
+        http(b'{"result": {"value": {"allow": true}, "version": "v0"}}'),
+        http(b'{"result": true, "allow": true}'),
+        http(b'{"result": {"ast": {}}}'),
+        http(b"{}", "500 Internal Server Error"),
+        http(b'{"result": {"value": {"allow": true}, "version": "none"}}', "500 Internal Server Error"),
+        http(b'{"result": {"value": {"allow": true}, "version": "none"}}', "404 Not Found"),
+        http(b'{"result": {"value": {"allow": true}, "version": "none"}}', "302 Found"),
+        http(b'{"result": {"value": {"allow": true}, "version": "none"}}')[:-10],
+        http(b'{"result": "' + b"x" * (9 << 20) + b'"}'),
+    ],
+)
+def test_wrong_answers_are_never_an_allow(server: Callable[[bytes, float], Path], answer: bytes) -> None:
+    with pytest.raises((PolicyEngineUnavailable, PolicyBroken)):
+        engine_at(server(answer, 0), timeout=2).authorize(RESOURCE, YES, REQUEST)
+
+
+def test_a_dripping_answer_ends_at_the_deadline(server: Callable[[bytes, float], Path]) -> None:
+    path = server(http(b" " * 1000), 0.05)
+    start = time.monotonic()
+    with pytest.raises(PolicyEngineUnavailable):
+        engine_at(path, timeout=0.4).authorize(RESOURCE, YES, REQUEST)
+    assert time.monotonic() - start < 3
+
+
+def test_a_server_that_fails_repeatedly_is_left_alone_and_tried_again(folder: Path) -> None:
+    now = [0.0]
+    tried = []
+    link = OpaLink(OpaServerSettings(socket=folder / "none"), lambda: now[0])
+
+    def refused() -> None:
+        tried.append(1)
+        raise ConnectionRefusedError("refused")
+
+    link._connect = refused  # type: ignore[method-assign]
+    for _ in range(20):
+        with pytest.raises(PolicyEngineUnavailable):
+            link.query("p", "r", {})
+    assert len(tried) == 5
+    now[0] += 6
+    with pytest.raises(PolicyEngineUnavailable):
+        link.query("p", "r", {})
+    assert len(tried) == 6
+    with pytest.raises(PolicyEngineUnavailable):
+        link.query("p", "r", {})
+    assert len(tried) == 6
+
+
+@pytest.mark.opa
+def test_a_restarted_server_is_filled_again(opa: Path, folder: Path) -> None:
+    path = folder / "s"
+    engine = engine_at(path, timeout=10)
+    asked = document({"trust_claims": {"hardware": 2}, "ask": "id"})
+    for _ in range(2):
+        running = start_opa(opa, path)
+        try:
+            assert engine.authorize(RESOURCE, YES, REQUEST) is True
+            assert engine.appraise(EVIDENCE, asked, snapshot({"id": 1})).extensions == {"reference": 1}
+        finally:
+            running.kill()
+            running.wait()
+        with pytest.raises(PolicyEngineUnavailable):
+            engine.authorize(RESOURCE, YES, REQUEST)
+
+
+@pytest.mark.opa
+def test_brokers_share_a_server_without_seeing_each_other(opa_socket: Path) -> None:
+    one, other = engine_at(opa_socket, timeout=10), engine_at(opa_socket, timeout=10)
+    yes, no = resource("package policy\nallow := true\n"), resource("package policy\nallow := false\n")
+    for _ in range(3):
+        assert one.authorize(yes, YES, REQUEST) is True
+        assert other.authorize(no, YES, REQUEST) is False
+        assert other.authorize(yes, YES, REQUEST) is True
+        assert one.authorize(no, YES, REQUEST) is False
+
+
+@pytest.mark.opa
+def test_data_of_others_on_the_server_decides_nothing(opa_socket: Path) -> None:
+    link = OpaLink(OpaServerSettings(socket=opa_socket, timeout=10))
+    link.put_data("plugin", {"resource": True})
+    link.put_data("shared", {"allow": True})
+    link.put_policy("theirs", "package policy_of_theirs\nallow := true\n")
+    engine = OpaEngine(link)
+    for text in (
+        "allow if data.shared.allow",
+        "allow if data.policy_of_theirs.allow",
+        'allow if data.plugin == {"resource": true}',
+    ):
+        assert engine.authorize(resource(f"package policy\n{text}\n"), YES, REQUEST) is False
+
+
+@pytest.mark.opa
+@pytest.mark.parametrize(
+    "text",
+    ["package policy\nallow if {", "package other\nallow := true\n", 'package policy\nallow if $"{data.x}" == "1"\n'],
+)
+def test_a_text_that_cannot_be_kept_apart_or_does_not_compile_is_broken(opa_socket: Path, text: str) -> None:
+    with pytest.raises((PolicyBroken, PolicyEngineUnavailable)):
+        engine_at(opa_socket, timeout=10).authorize(resource(text), YES, REQUEST)
+
+
+@pytest.mark.opa
+def test_many_policies_and_versions_are_tidied_up(opa_socket: Path) -> None:
+    engine = engine_at(opa_socket, timeout=10)
+    asked = document({"trust_claims": {"hardware": 2}, "ask": "id"})
+    for number in range(8):
+        values = snapshot({"id": number}, version=f"tidy {number}")
+        assert engine.appraise(EVIDENCE, asked, values).extensions == {"reference": number}
+    (root,) = engine._roots.values()
+    kept = OpaLink(OpaServerSettings(socket=opa_socket))._connect().get_data(f"{root.name}/kbs/reference")["result"]
+    assert sorted(kept) == sorted(root.versions)
+    assert len(kept) == 3
+
+
+@pytest.mark.opa
+def test_a_server_that_lost_one_version_only_gets_it_again(opa_socket: Path) -> None:
+    engine = engine_at(opa_socket, timeout=10)
+    policy = dataclasses.replace(EVIDENCE, digest="lost")
+    asked = document({"trust_claims": {"hardware": 2}, "ask": "id"})
+    values = snapshot({"id": "kept"}, version="lost")
+    assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
+    (root,) = engine._roots.values()
+    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{root.name}/kbs")
+    assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
+    assert json.dumps(root.versions)
