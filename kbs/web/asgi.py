@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any
 
 from kbs.audit.gate import GroupCommit
 from kbs.errors import KbsError, MalformedMessage
 from kbs.web.body import check_declared, inflate, too_large
 from kbs.web.cookies import session_cookie
-from kbs.web.dispatch import Dispatcher, Plan, Prepared
+from kbs.web.dispatch import Dispatcher, Plan, Prepared, bug
 from kbs.web.metrics import Metrics
 from kbs.web.model import Access, Deferred, HttpRequest, HttpResponse, Listener
 
@@ -24,6 +25,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FAST = frozenset({Access.PUBLIC, Access.HANDSHAKE, Access.TOKEN})
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_TOO_LARGE = 413
+_SWALLOWED = 8 << 20  # octets of a refused body
+_SWALLOW_SECONDS = 2.0
 
 
 class BrokerAsgi:
@@ -55,7 +60,7 @@ class BrokerAsgi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            await _lifespan(receive, send)
+            await _other_than_http(scope, receive, send)
             return
         target = _target(scope)
         server = scope.get("server")
@@ -63,17 +68,36 @@ class BrokerAsgi:
         try:
             plan = self._dispatcher.plan(scope["method"], target, listener)
         except KbsError as err:
-            await _send(send, self._dispatcher.problem(err))
+            await _send(scope, send, self._dispatcher.problem(err))
             return
         if plan.route.access not in _FAST or not plan.route.template.startswith("/kbs/"):
-            if not target.isascii():
-                await _send(send, self._dispatcher.problem(MalformedMessage("the path is not ASCII")))
-                return
-            await self._fallback(scope, receive, send)
+            await self._hand_over(plan, scope, target, receive, send)
             return
         with self._metrics.request(plan.route):
             response = await self._answer(plan, scope, target, receive)
-        await _send(send, response)
+        await _send(scope, send, response)
+        if response.status == _TOO_LARGE:
+            await _swallow(receive)
+
+    async def _hand_over(self, plan: Plan, scope: Scope, target: str, receive: Receive, send: Send) -> None:
+        """Let Flask answer, with the whole body at hand: its threads are few and never wait for a slow peer."""
+        try:
+            if not target.isascii():
+                raise MalformedMessage("the path is not ASCII")
+            body = await _read_body(plan, _header(scope, b"content-length"), receive)
+        except KbsError as err:
+            response = self._dispatcher.problem(err, family=plan.route.family)
+            await _send(scope, send, response)
+            if response.status == _TOO_LARGE:
+                await _swallow(receive)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name not in _FRAMING]
+        headers.append((b"content-length", str(len(body)).encode()))
+
+        async def replay() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._fallback({**scope, "headers": headers}, replay, send)
 
     async def _answer(self, plan: Plan, scope: Scope, target: str, receive: Receive) -> HttpResponse:
         prepared: Prepared | None = None
@@ -93,6 +117,8 @@ class BrokerAsgi:
                 response = await self._gate.release(outcome)
         except KbsError as err:
             response = self._dispatcher.problem(err, prepared, recorded=recorded, family=plan.route.family)
+        except Exception as err:  # noqa: BLE001 - the wall of this edge: what no other wall caught is our bug
+            response = self._dispatcher.problem(bug(err), prepared, family=plan.route.family)
         self._metrics.outcome(plan.route, response.status)
         return response
 
@@ -111,32 +137,16 @@ async def _read(plan: Plan, scope: Scope, target: str, receive: Receive) -> Http
             case b"cookie":
                 cookie = session_cookie(value.decode("latin-1")) if cookie is None else cookie
             case b"authorization":
-                authorization = value.decode("latin-1")
+                authorization = _joined(authorization, value)
             case b"content-length":
-                length = value.decode("latin-1")
+                length = _joined(length, value)
             case b"content-encoding":
-                encoding = value.decode("latin-1")
+                encoding = _joined(encoding, value)
             case b"if-match":
-                if_match = value.decode("latin-1")
+                if_match = _joined(if_match, value)
             case b"if-none-match":
-                if_none_match = value.decode("latin-1")
-    check_declared(length, plan.max_body)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        chunks = [body]
-        size = len(body)
-        while message.get("more_body", False):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise MalformedMessage("the body is cut short")
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > plan.max_body:
-                raise too_large(plan.max_body)
-        body = b"".join(chunks)
-    if len(body) > plan.max_body:
-        raise too_large(plan.max_body)
+                if_none_match = _joined(if_none_match, value)
+    body = await _read_body(plan, length, receive)
     if encoding is not None:
         body = inflate(body, encoding, plan.max_body)
     client = scope.get("client")
@@ -145,16 +155,64 @@ async def _read(plan: Plan, scope: Scope, target: str, receive: Receive) -> Http
     )
 
 
-async def _send(send: Send, response: HttpResponse) -> None:
+def _joined(before: str | None, value: bytes) -> str:
+    """A field that came twice, as WSGI has it: one text, which then is no good token, number or encoding."""
+    text = value.decode("latin-1")
+    return text if before is None else f"{before},{text}"
+
+
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    found = None
+    for name, value in scope["headers"]:
+        if name == wanted:
+            found = _joined(found, value)
+    return found
+
+
+async def _read_body(plan: Plan, length: str | None, receive: Receive) -> bytes:
+    check_declared(length, plan.max_body)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedMessage("the body is cut short")
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > plan.max_body:
+            raise too_large(plan.max_body)
+        if not message.get("more_body", False):
+            return b"".join((*chunks, chunk)) if chunks else chunk
+        chunks.append(chunk)
+
+
+async def _swallow(receive: Receive) -> None:
+    """Read on for a while after refusing a body, so that the peer gets to see the answer and not a reset."""
+    left = _SWALLOWED
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_SWALLOW_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+
+
+async def _send(scope: Scope, send: Send, response: HttpResponse) -> None:
     headers = [(b"content-length", str(len(response.body)).encode())]
     if response.content_type is not None:
         headers.append((b"content-type", response.content_type.encode()))
     headers += [(name.encode(), value.encode()) for name, value in response.headers]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _other_than_http(scope: Scope, receive: Receive, send: Send) -> None:
+    """There is nothing to start or stop here, and no web socket."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+        return
     while True:
         message = await receive()
         await send({"type": message["type"] + ".complete"})

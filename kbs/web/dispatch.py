@@ -19,6 +19,7 @@ from kbs.errors import (
     AdminForbidden,
     AdminUnauthenticated,
     AuditUnavailable,
+    ConfigInvalid,
     KbsError,
     MethodNotAllowed,
     PluginNotFound,
@@ -67,6 +68,8 @@ class RouteTable:
             if not route.template.startswith(_PREFIX):
                 self._fixed[route.method, route.template] = route
             elif rest in ("", "**"):
+                if (route.method, name) in self._named:
+                    raise ConfigInvalid(f"two routes for {route.method} {name}")
                 self._named[route.method, name] = route
             else:
                 self._deep.append(((name, *rest.split("/")), route))
@@ -163,10 +166,8 @@ class Dispatcher:
             outcome = err
         except _Refused as refused:
             outcome = refused.decided
-        except Exception:  # noqa: BLE001 - the wall of the web: a bug is a 500 that says nothing
-            _LOG.exception("unexpected error on %s %s", route.method, route.template)
-            fault = ServerFault("internal error")
-            outcome = fault
+        except Exception as err:  # noqa: BLE001 - the wall of the web: a bug is a 500 that says nothing
+            outcome = bug(err)
         return Prepared(outcome, decision, path)
 
     def problem(
@@ -256,6 +257,13 @@ class Dispatcher:
                 ]
             )
         return admin
+
+
+def bug(err: Exception) -> ServerFault:
+    """What a peer may see of an exception that nobody raised on purpose: nothing. The log gets class and place."""
+    fault = ServerFault("internal error", operator_detail=f"unexpected {type(err).__name__}")
+    fault.__cause__ = err
+    return fault
 
 
 class _Refused(Exception):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
 
 from kbs.audit import gate
 from kbs.audit.events import Event
-from kbs.errors import KbsError, MalformedMessage
+from kbs.errors import KbsError, MalformedMessage, MethodNotAllowed
 from kbs.web.body import check_declared, inflate, too_large
 from kbs.web.cookies import session_cookie
-from kbs.web.dispatch import Dispatcher, Plan, Prepared
+from kbs.web.dispatch import METHODS, Dispatcher, Plan, Prepared, bug
 from kbs.web.metrics import Metrics
 from kbs.web.model import Deferred, HttpRequest, HttpResponse, Listener
 
@@ -37,6 +38,13 @@ def create_app(
         del path  # routing is the dispatcher's; Flask's decoded path is not looked at
         return _to_flask(_answer(dispatcher, append, listeners, metrics))
 
+    def refuse(err: HTTPException) -> Response:
+        """What Flask itself refuses before a view runs: a method it has never heard of, a host name that is none."""
+        if err.code == 405:
+            return _to_flask(dispatcher.problem(MethodNotAllowed("this method is not allowed here", allow=METHODS)))
+        return _to_flask(dispatcher.problem(MalformedMessage("the request head does not decode")))
+
+    app.register_error_handler(HTTPException, refuse)
     app.add_url_rule("/", "root", serve, methods=_ANY_METHOD, provide_automatic_options=False)
     app.add_url_rule("/<path:path>", "any", serve, methods=_ANY_METHOD, provide_automatic_options=False)
     return app
@@ -78,6 +86,8 @@ def _dispatch(
         return gate.release(append, outcome)
     except KbsError as err:
         return dispatcher.problem(err, prepared, recorded=recorded, family=plan.route.family)
+    except Exception as err:  # noqa: BLE001 - the wall of this edge: what no other wall caught is our bug
+        return dispatcher.problem(bug(err), prepared, family=plan.route.family)
 
 
 def _raw_target() -> str:

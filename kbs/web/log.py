@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from datetime import UTC, datetime
+
+_FRAMES = 12  # of one exception
+_MAX_TRACE = 48
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,8 +26,21 @@ class JsonFormatter(logging.Formatter):
         if isinstance(members, dict):
             line.update({name: value for name, value in members.items() if value is not None})
         if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
+            line["trace"] = _trace(record.exc_info[1])
         return json.dumps(line, ensure_ascii=True, default=str, separators=(",", ":"))
+
+
+def _trace(err: BaseException | None) -> list[str]:
+    """Classes and places of an exception and its causes. Never its text: that may hold what a peer sent."""
+    found: list[str] = []
+    while err is not None and len(found) < _MAX_TRACE:
+        found.append(type(err).__name__)
+        found += [
+            f"{frame.filename}:{frame.lineno} {frame.name}"
+            for frame in traceback.extract_tb(err.__traceback__)[-_FRAMES:]
+        ]
+        err = err.__cause__ or err.__context__
+    return found
 
 
 def configure(level: str = "INFO") -> None:

@@ -30,9 +30,6 @@ def routes(
     yield _change(
         "POST", "/kbs/v0/reference-value/**", Permission.REFERENCE_WRITE, references.register, "reference.changed"
     )
-    yield _change(
-        "POST", "/kbs/v0/reference-value", Permission.REFERENCE_WRITE, references.register, "reference.changed"
-    )
     yield _read("/kbs/v0/admin/policies", Permission.POLICY_READ, policies.list_all)
     yield _read("/kbs/v0/admin/policies/*/*", Permission.POLICY_READ, policies.show)
     yield _change(
