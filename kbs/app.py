@@ -100,7 +100,7 @@ class Broker:
         """The whole service as an ASGI application: hot routes on the loop, Flask for the rest."""
         return BrokerAsgi(
             dispatcher=self.dispatcher,
-            gate=GroupCommit(self.audit.append),
+            gate=GroupCommit(self.audit.append, together=self.handshakes.together),
             fallback=cast(Asgi, WSGIMiddleware(cast(Any, self.flask()), workers=_THREADS)),
             listeners=_listeners(self.settings),
             executor=ThreadPoolExecutor(_THREADS, thread_name_prefix="judge"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -187,26 +188,50 @@ def _to_utf8(value: Json, *, ordered: bool = False) -> bytes:
         raise ServerFault("a lone surrogate is not encodable") from None
 
 
+_LEAVES: Final = frozenset({str, int, bool, type(None)})
+
+
 def _check_encodable(value: object, depth: int) -> None:
     """Refuse what the encoder would silently turn into something else (NaN, bytes, tuples, names that are numbers)."""
-    if value is None or isinstance(value, (str, int)):
-        return
+    level = [value]
+    while level:
+        below: list[object] = []
+        for each in level:
+            kind = type(each)
+            if kind in _LEAVES:
+                continue
+            if kind is dict:
+                assert isinstance(each, dict)
+                for name in each:
+                    if type(name) is not str and not isinstance(name, str):
+                        raise ServerFault("a member name is not a string")
+                below.extend(each.values())
+            elif kind is list:
+                assert isinstance(each, list)
+                below.extend(each)
+            else:
+                below.extend(_check_uncommon(each))
+            if depth == 0:
+                raise ServerFault(f"JSON deeper than {ENCODE_DEPTH}")
+        level = below
+        depth -= 1
+
+
+def _check_uncommon(value: object) -> Iterable[object]:
+    """Floats and subclasses; what is inside."""
+    if isinstance(value, (str, int)):
+        return ()
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ServerFault("NaN and infinities are not JSON")
-        return
-    if depth == 0:
-        raise ServerFault(f"JSON deeper than {ENCODE_DEPTH}")
+        return ()
     if isinstance(value, dict):
-        for name, member in value.items():
-            if not isinstance(name, str):
-                raise ServerFault("a member name is not a string")
-            _check_encodable(member, depth - 1)
-    elif isinstance(value, list):
-        for element in value:
-            _check_encodable(element, depth - 1)
-    else:
-        raise ServerFault(f"{type(value).__name__} is not a JSON type")
+        if not all(isinstance(name, str) for name in value):
+            raise ServerFault("a member name is not a string")
+        return value.values()
+    if isinstance(value, list):
+        return value
+    raise ServerFault(f"{type(value).__name__} is not a JSON type")
 
 
 def _is_plain(value: object, depth: int) -> bool:

@@ -6,9 +6,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from kbs.audit.events import Event
 from kbs.errors import AuditUnavailable, KbsError
@@ -63,12 +64,12 @@ def release(log_append: Append, decided: Decided[T]) -> T:
     except BaseException:
         decided.undo()
         raise
-    return _outcome(decided)
-
-
-def _outcome(decided: Decided[T]) -> T:
-    """Only ever called once the record is durable."""
     decided.settle()
+    return _settled(decided)
+
+
+def _settled(decided: Decided[T]) -> T:
+    """The outcome; only for a decision that was recorded and settled."""
     if isinstance(decided._outcome, KbsError):
         raise decided._outcome
     return decided._outcome
@@ -78,20 +79,40 @@ def _outcome(decided: Decided[T]) -> T:
 class _Waiting:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
-    events: tuple[Event, ...]
+    decided: Decided[Any]
+
+
+_Answer = tuple[_Waiting, Exception | None]
 
 
 class GroupCommit:
-    """`release` for coroutines: one append for everything that waits.
+    """`release` for coroutines: one append, and one settling, for everything that waits.
 
-    While an append flushes, further decisions gather and go into the next one. Appends run in one thread of this
-    process, or, with `inline`, in the event loop itself: less work per decision, but the loop stands still meanwhile.
-    Several loops and forked processes may share one object; each process starts its own thread at first use.
+    While an append flushes, further decisions gather and go into the next one. As long as the disk is quick, appends
+    run in the event loop itself, which is the least work per decision; after one that took longer than `patience` they
+    run in a thread for a while, so that a slow disk does not hold up what needs no record. Several loops and forked
+    processes may share one object; each process starts its own thread at first use.
+
+    Args:
+        log_append: see `Append`.
+        together: opens a block in which the settling of a batch becomes one write.
+        patience: seconds an append may hold up the loop.
+        rest: seconds to stay in the thread after one that took longer.
     """
 
-    def __init__(self, log_append: Append, *, inline: bool = False) -> None:
+    def __init__(
+        self,
+        log_append: Append,
+        *,
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
+        patience: float = 0.005,
+        rest: float = 5.0,
+    ) -> None:
         self._append = log_append
-        self._inline = inline
+        self._together = together
+        self._patience = patience
+        self._rest = rest
+        self._in_thread_until = 0.0  # of the loops' clock
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._starting = threading.Lock()
@@ -100,23 +121,19 @@ class GroupCommit:
         self._closed = False
 
     async def release(self, decided: Decided[T]) -> T:
-        """As `kbs.audit.gate.release`. A cancelled caller's decision is recorded all the same."""
+        """As `kbs.audit.gate.release`. A cancelled caller's decision is recorded and settled all the same."""
         if self._closed:
             raise AuditUnavailable("the service is stopping")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(loop, loop.create_future(), decided.events)
-        if self._inline:
+        waiting = _Waiting(loop, loop.create_future(), decided)
+        if loop.time() >= self._in_thread_until:
             self._gather(waiting)
         else:
             if self._thread is None or self._pid != os.getpid():
                 self._start()
             self._queue.put(waiting)
-        try:
-            await waiting.future
-        except AuditUnavailable:
-            decided.undo()
-            raise
-        return _outcome(decided)
+        await waiting.future
+        return _settled(decided)
 
     # --- in the loop --------------------------------------------------------------------------------------------------
 
@@ -130,7 +147,28 @@ class GroupCommit:
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         gathered = self._gathered.pop(loop, [])
         for start in range(0, len(gathered), MAX_BATCH):
-            _resolve(self._record(gathered[start : start + MAX_BATCH]))
+            begun = loop.time()
+            answers = self._record(gathered[start : start + MAX_BATCH])
+            if loop.time() - begun > self._patience:
+                self._in_thread_until = loop.time() + self._rest
+            self._resolve(answers)
+
+    def _resolve(self, answers: list[_Answer]) -> None:
+        """Settle a recorded batch and wake who waits for it."""
+        try:
+            with self._together():
+                answers = [(waiting, error or _settle(waiting.decided)) for waiting, error in answers]
+        except KbsError as err:  # the batch as a whole was not settled
+            answers = [(waiting, error or err) for waiting, error in answers]
+        for waiting, error in answers:
+            if error is not None and isinstance(error, AuditUnavailable):
+                waiting.decided.undo()
+            if waiting.future.done():
+                continue  # cancelled
+            if error is None:
+                waiting.future.set_result(None)
+            else:
+                waiting.future.set_exception(error)
 
     # --- in the thread ------------------------------------------------------------------------------------------------
 
@@ -160,16 +198,26 @@ class GroupCommit:
                     going = False
             except Empty:
                 pass
-            _hand_back(self._record(batch))
+            self._hand_back(self._record(batch))
+
+    def _hand_back(self, answers: list[_Answer]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+        for answer in answers:
+            by_loop.setdefault(answer[0].loop, []).append(answer)
+        for loop, theirs in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._resolve, theirs)
+            except RuntimeError:
+                continue  # that loop was closed; nobody waits in it
 
     # --- both ---------------------------------------------------------------------------------------------------------
 
-    def _record(self, batch: list[_Waiting]) -> list[tuple[_Waiting, Exception | None]]:
+    def _record(self, batch: list[_Waiting]) -> list[_Answer]:
         """Append a batch; what each waiter gets."""
         if not batch:
             return []
         try:
-            self._append([event for waiting in batch for event in waiting.events])
+            self._append([event for waiting in batch for event in waiting.decided.events])
         except AuditUnavailable as err:
             # an exception of its own for each: they are raised in different places
             return [(waiting, AuditUnavailable(str(err), operator_detail=err.operator_detail)) for waiting in batch]
@@ -188,22 +236,9 @@ class GroupCommit:
             thread.join()
 
 
-def _hand_back(answers: list[tuple[_Waiting, Exception | None]]) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting, Exception | None]]] = {}
-    for answer in answers:
-        by_loop.setdefault(answer[0].loop, []).append(answer)
-    for loop, theirs in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, theirs)
-        except RuntimeError:
-            continue  # that loop was closed; nobody waits in it
-
-
-def _resolve(answers: list[tuple[_Waiting, Exception | None]]) -> None:
-    for waiting, error in answers:
-        if waiting.future.done():
-            continue  # cancelled
-        if error is None:
-            waiting.future.set_result(None)
-        else:
-            waiting.future.set_exception(error)
+def _settle(decided: Decided[Any]) -> Exception | None:
+    try:
+        decided.settle()
+    except KbsError as err:
+        return err
+    return None

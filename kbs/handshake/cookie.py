@@ -6,8 +6,6 @@ machine restarted) is as if there were no cookie.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from kbs.errors import MalformedMessage
+from kbs.protocol import base64url
 from kbs.protocol.tee import Tee
 
 COOKIE_NAME = "kbs-session-id"
@@ -69,15 +69,15 @@ class CookieSealer:
         ).encode()
         nonce = self._random(_NONCE_SIZE)
         sealed = nonce + self._openers[0].encrypt(nonce, plain, _CONTEXT)
-        return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
+        return base64url.encode(sealed).decode()
 
     def open(self, value: str | None) -> OpenChallenge | None:
         """The challenge in a cookie's value, or None for anything that does not open. Expiry: the caller checks."""
         if not value or len(value) > _MAX_COOKIE:
             return None
         try:
-            sealed = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
+            sealed = base64url.decode(value)
+        except MalformedMessage:
             return None
         for opener in self._openers:
             try:

@@ -164,7 +164,7 @@ class Handshakes:
 
         def settle() -> None:
             store.finish(identifier, issued.text)
-            self._acceptor.remember(issued)
+            self._acceptor.remember(issued, admitted.message.tee_key)
 
         answer = TokenAnswer(issued.text, admitted.cookie, admitted.challenge.expires)
         event = _accepted(admitted, attested, issued)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -56,17 +56,19 @@ class TeeKey:
 
     members: the typed members alone, as they are hashed into report data and written into a token; others that the
         guest sent are gone.
+    thumbprint: RFC 7638, with SHA-256, base64url: over the key itself, `alg` left out.
     """
 
     members: Mapping[str, str]
     algorithm: KeyAlgorithm
     public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    thumbprint: str = field(init=False, compare=False)
 
-    @property
-    def thumbprint(self) -> str:
-        """RFC 7638 thumbprint with SHA-256, base64url: over the key itself, `alg` left out."""
+    def __post_init__(self) -> None:
+        """Records name the key several times in a handshake; it is hashed once."""
         required = {name: text for name, text in self.members.items() if name != "alg"}
-        return base64url.encode(hashlib.sha256(strict_json.canonical(required)).digest()).decode("ascii")
+        digest = hashlib.sha256(strict_json.canonical(required)).digest()
+        object.__setattr__(self, "thumbprint", base64url.encode(digest).decode("ascii"))
 
 
 def parse_tee_key(jwk: strict_json.Json) -> TeeKey:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from kbs.audit.events import ReleaseDenied, ReleaseGranted
 from kbs.audit.gate import Decided
@@ -24,9 +24,9 @@ from kbs.protocol.target import Target
 from kbs.tokens.acceptor import AcceptedToken, TokenAcceptor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Trail:
-    """What is known so far, for the record."""
+    """What is known so far, for the record; filled in step by step."""
 
     decision: str
     plugin: str
@@ -76,8 +76,6 @@ class Release:
             raise TokenMissing("Attestation Token not found")
         try:
             return self._decide(plugin, PluginRequest(method, target.segments, target.query, body), token, trail)
-        except _Denied as denied:
-            return _denied(denied.trail, denied.error)
         except KbsError as err:
             return _denied(trail, err)
         except Exception as err:  # noqa: BLE001 - the wall: a bug refuses, it never releases
@@ -87,15 +85,13 @@ class Release:
 
     def _decide(self, plugin: Plugin, request: PluginRequest, token: str, trail: _Trail) -> Decided[bytes]:
         accepted = self._acceptor.accept(token)  # 2
-        trail = replace(trail, attestation=accepted.attestation, key=accepted.tee_key.thumbprint)
-        try:
-            policy = self._policies.active(PolicyKind.RESOURCE, RESOURCE_POLICY_ID)
-            trail = replace(trail, policy=policy.digest, policy_name=policy.origin)
-            self._authorize(policy, accepted, request, trail)  # 3
-            answer = plugin.handle(request)  # 4
-            sealed = jwe.seal(accepted.tee_key, answer.payload.reveal(), allow_rsa1_5=self._allow_rsa1_5)  # 5
-        except KbsError as err:
-            raise _Denied(trail, err) from err
+        trail.attestation = accepted.attestation
+        trail.key = accepted.tee_key.thumbprint
+        policy = self._policies.active(PolicyKind.RESOURCE, RESOURCE_POLICY_ID)
+        trail.policy, trail.policy_name = policy.digest, policy.origin
+        self._authorize(policy, accepted, request, trail)  # 3
+        answer = plugin.handle(request)  # 4
+        sealed = jwe.seal(accepted.tee_key, answer.payload.reveal(), allow_rsa1_5=self._allow_rsa1_5)  # 5
         event = ReleaseGranted(
             decision=trail.decision,
             plugin=trail.plugin,
@@ -123,17 +119,8 @@ class Release:
         asked = {"plugin": trail.plugin, "resource-path": list(request.segments), "query": dict(request.query)}
         if self._engine.authorize(policy, accepted.claims_json, asked):
             return
-        findings = self._engine.explain_authorization(policy, accepted.claims_json, asked)
-        raise _Denied(replace(trail, findings=findings), AccessDenied("Access denied by policy"))
-
-
-class _Denied(Exception):
-    """Carries what was known when the answer became no."""
-
-    def __init__(self, trail: _Trail, error: KbsError) -> None:
-        super().__init__()
-        self.trail = trail
-        self.error = error
+        trail.findings = self._engine.explain_authorization(policy, accepted.claims_json, asked)
+        raise AccessDenied("Access denied by policy")
 
 
 def _denied(trail: _Trail, err: KbsError) -> Decided[bytes]:

@@ -13,6 +13,7 @@ import os
 import secrets
 import sqlite3
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -109,6 +110,10 @@ class MemoryHandshakeStore:
             for name in old:
                 del self._claims[name]
             return len(old)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Nothing to gather."""
+        return nullcontext()
 
     def close(self) -> None:
         """Nothing to release."""
@@ -277,6 +282,10 @@ class SqliteHandshakeStore:
             if gone == 0:
                 return total  # what follows was claimed later and expires later; if not, a later sweep finds it
             total, low = total + gone, high
+
+    def together(self) -> AbstractContextManager[None]:
+        """One transaction for all that this thread does inside; only `finish`, `refuse` and `release` belong there."""
+        return self._link.together()
 
     def close(self) -> None:
         """Close the connection."""

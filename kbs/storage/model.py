@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
@@ -112,6 +113,9 @@ class HandshakeStore(Protocol):
 
     def token(self, challenge_id: str, now: datetime) -> str | None:
         """The token of a finished handshake that has not expired."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What this thread finishes, refuses or releases inside is one write: all of it or nothing."""
 
     def sweep(self, now: datetime) -> int:
         """Forget what expired; how many."""

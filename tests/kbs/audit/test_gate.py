@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import multiprocessing
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
 from kbs.audit.events import AdminRead, Event
 from kbs.audit.gate import MAX_BATCH, Decided, GroupCommit, release
-from kbs.errors import AccessDenied, AuditUnavailable
+from kbs.errors import AccessDenied, AuditUnavailable, StorageUnavailable
 
 
 def event(number: int) -> Event:
@@ -40,7 +42,9 @@ class Log:
 
 @pytest.fixture(params=[False, True], ids=["thread", "inline"])
 def group(request: pytest.FixtureRequest, log: Log) -> Iterator[GroupCommit]:
-    made = GroupCommit(log.append, inline=request.param)
+    made = GroupCommit(log.append, patience=60.0)
+    if not request.param:
+        made._in_thread_until = math.inf
     yield made
     made.close()
 
@@ -208,3 +212,57 @@ def test_after_close_nothing_leaves(log: Log, group: GroupCommit) -> None:
     with pytest.raises(AuditUnavailable):
         asyncio.run(group.release(Decided((event(2),), 2)))
     assert log.batches == [[event(1)]]
+
+
+def test_a_slow_append_sends_the_next_ones_to_the_thread(log: Log) -> None:
+    group = GroupCommit(log.append, patience=0.0, rest=60.0)
+
+    async def two() -> None:
+        await group.release(Decided((event(1),), b"a"))
+        await group.release(Decided((event(2),), b"b"))
+
+    asyncio.run(two())
+    group.close()
+    assert len(log.threads) == 2
+
+
+def test_a_batch_settles_in_one_block_and_after_its_record(log: Log) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        seen.append(f"begin after {len(log.batches)}")
+        yield
+        seen.append("end")
+
+    group = GroupCommit(log.append, together=together, patience=60.0)
+
+    async def both() -> None:
+        await asyncio.gather(
+            *(
+                group.release(Decided((event(n),), n, settle=lambda n=n: seen.append(f"settle {n}")))  # type: ignore[misc]
+                for n in (1, 2)
+            )
+        )
+
+    asyncio.run(both())
+    assert seen == ["begin after 1", "settle 1", "settle 2", "end"]
+
+
+def test_without_a_record_nothing_settles_and_the_decision_is_undone(log: Log, group: GroupCommit) -> None:
+    log.full = True
+    seen: list[str] = []
+    decided = Decided((event(1),), b"x", settle=lambda: seen.append("settle"), undo=lambda: seen.append("undo"))
+    with pytest.raises(AuditUnavailable):
+        asyncio.run(group.release(decided))
+    with pytest.raises(AuditUnavailable):
+        release(log.append, decided)
+    assert seen == ["undo", "undo"]
+
+
+def test_a_decision_that_does_not_settle_does_not_leave(log: Log, group: GroupCommit) -> None:
+    def settle() -> None:
+        raise StorageUnavailable("no room")
+
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(group.release(Decided((event(1),), b"x", settle=settle)))
