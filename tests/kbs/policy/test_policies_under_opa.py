@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 
 from kbs.policy.engine import PolicyKind
 from kbs.policy.library import modules, policies_folder
+from tests.check_policies import checks
 
 pytestmark = pytest.mark.opa
 
@@ -30,16 +29,6 @@ NAMES = sorted(
     for path in (POLICIES / kind).rglob("*.rego")
     if not path.stem.endswith("_test")
 )
-
-
-@pytest.fixture(scope="module")
-def opa() -> str:
-    found = os.environ.get("KBS_OPA") or shutil.which("opa") or shutil.which(Path.home() / "go/bin/opa")
-    if found is None:
-        if os.environ.get("REQUIRE_OPA") == "1":
-            pytest.fail("REQUIRE_OPA=1, and there is no opa")
-        pytest.skip("no opa")
-    return found
 
 
 def run(*arguments: str | Path) -> str:
@@ -59,7 +48,7 @@ def test_every_policy_has_tests() -> None:
 
 
 @pytest.mark.parametrize("test", TESTS)
-def test_rego_tests_cover_every_line(opa: str, test: str) -> None:
+def test_rego_tests_cover_every_line(opa: Path, test: str) -> None:
     tested = test.replace("_test.rego", ".rego")
     files = [*with_library(tested), POLICIES / test]
     assert "PASS" in run(opa, "test", *files)
@@ -68,13 +57,9 @@ def test_rego_tests_cover_every_line(opa: str, test: str) -> None:
     assert report.get("coverage") == 100, report.get("not_covered")
 
 
-def test_format(opa: str) -> None:
-    run(opa, "fmt", "--fail", "--list", POLICIES / "evidence", POLICIES / "resource", POLICIES / "lib")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_strict_check(opa: str, name: str) -> None:
-    run(opa, "check", "--strict", *with_library(f"{name}.rego"), POLICIES / f"{name}_test.rego")
+@pytest.mark.parametrize("name", [name for name in checks() if not name.startswith("tests of ")])
+def test_format_and_strict_check(opa: Path, name: str) -> None:
+    run(opa, *checks()[name])
 
 
 def _merge(claims: dict[str, Any], added: dict[str, Any]) -> None:
@@ -87,7 +72,7 @@ def _merge(claims: dict[str, Any], added: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "gpu", "switch", "ppcie"])
 @pytest.mark.parametrize("strict", [False, True], ids=["upstream", "default"])
-def test_vectors(opa: str, tmp_path: Path, device: str, strict: bool) -> None:
+def test_vectors(opa: Path, tmp_path: Path, device: str, strict: bool) -> None:
     """One run of opa over all vectors of one policy."""
     everything = json.loads((VECTORS / "default-policy-conformance.json").read_text(encoding="utf-8"))["cases"]
     ours = json.loads((VECTORS / "strict-differences.json").read_text(encoding="utf-8"))
