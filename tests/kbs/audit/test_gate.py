@@ -40,11 +40,16 @@ class Log:
         self.batches.append(list(events))
 
 
+def _in_thread(log: Log) -> GroupCommit:
+    """As after an append that took too long."""
+    made = GroupCommit(log.append)
+    made._in_thread_until = math.inf
+    return made
+
+
 @pytest.fixture(params=[False, True], ids=["thread", "inline"])
 def group(request: pytest.FixtureRequest, log: Log) -> Iterator[GroupCommit]:
-    made = GroupCommit(log.append, patience=60.0)
-    if not request.param:
-        made._in_thread_until = math.inf
+    made = GroupCommit(log.append, patience=60.0) if request.param else _in_thread(log)
     yield made
     made.close()
 
@@ -96,7 +101,7 @@ def test_coroutines_get_their_own_outcomes(log: Log, group: GroupCommit) -> None
 
 
 def test_what_gathers_during_an_append_goes_into_the_next(log: Log) -> None:
-    group = GroupCommit(log.append)
+    group = _in_thread(log)
 
     async def run() -> None:
         log.go.clear()
@@ -141,7 +146,7 @@ def test_a_bad_event_hits_only_its_own_decision(log: Log, group: GroupCommit) ->
 
 
 def test_a_cancelled_waiter_disturbs_nobody(log: Log) -> None:
-    group = GroupCommit(log.append)
+    group = _in_thread(log)
 
     async def run() -> None:
         log.go.clear()
@@ -160,7 +165,7 @@ def test_a_cancelled_waiter_disturbs_nobody(log: Log) -> None:
 
 
 def test_a_loop_that_went_away_does_not_stop_the_others(log: Log) -> None:
-    group = GroupCommit(log.append)
+    group = _in_thread(log)
 
     async def leave() -> None:
         log.go.clear()
@@ -191,7 +196,7 @@ def test_loops_of_several_threads_share_it(log: Log, group: GroupCommit) -> None
 
 
 def test_a_forked_process_starts_its_own_thread(log: Log) -> None:
-    group = GroupCommit(log.append)
+    group = _in_thread(log)
     assert asyncio.run(group.release(Decided((event(1),), 1))) == 1
 
     def use() -> None:
