@@ -202,7 +202,7 @@ async def _send(scope: Scope, send: Send, response: HttpResponse) -> None:
     headers = [(b"content-length", str(len(response.body)).encode())]
     if response.content_type is not None:
         headers.append((b"content-type", response.content_type.encode()))
-    headers += [(name.encode(), value.encode()) for name, value in response.headers]
+    headers += [(name.lower().encode(), value.encode()) for name, value in response.headers]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 

@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -158,25 +160,29 @@ class BrokerUnderTest:
 
     Args:
         settings: variables as in the environment, e.g. `{"KBS__STORAGE__KIND": "sqlite"}`.
+        own_keys: make them afresh; otherwise all brokers of a test run have the same, which saves time.
     """
 
     def __init__(
-        self, data: Path, edge: Edge, *, settings: Mapping[str, str] | None = None, clock: StoppedClock | None = None
+        self,
+        data: Path,
+        edge: Edge,
+        *,
+        settings: Mapping[str, str] | None = None,
+        clock: StoppedClock | None = None,
+        own_keys: bool = False,
     ) -> None:
         self.data = data
         self.edge = edge
         self.clock = clock or StoppedClock()
-        self.settings = {"KBS__STORAGE__KIND": "memory", **(settings or {})}
-        if not data.exists():
-            data_directory.make(
-                data,
-                names=(),
-                tees=("snp",),
-                insecure_sample=True,
-                insecure_http=False,
-                token_lifetime=timedelta(hours=24),
-                now=self.clock(),
-            )
+        self.settings = {"KBS__STORAGE__KIND": "memory", "KBS__ENDORSEMENTS__NETWORK": "false", **(settings or {})}
+        if own_keys:
+            _make(data)
+        elif not data.exists():
+            for name, (mode, content) in _directory().items():
+                (data / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                (data / name).touch(mode=mode)
+                (data / name).write_bytes(content)
         self.runner = asyncio.Runner()
         self.broker: Broker
         self._flask: Flask
@@ -405,6 +411,28 @@ class _Transport(httpx.BaseTransport):
         target = request.url.raw_path.decode("ascii")
         answer = self._broker.call(request.method, target, headers, request.read())
         return httpx.Response(answer.status, headers=list(answer.headers), content=answer.body)
+
+
+def _make(data: Path) -> None:
+    data_directory.make(
+        data,
+        names=(),
+        tees=("snp",),
+        insecure_sample=True,
+        insecure_http=False,
+        token_lifetime=timedelta(hours=24),
+        now=START,
+    )
+
+
+@cache
+def _directory() -> dict[str, tuple[int, bytes]]:
+    """The files of a fresh data directory: modes and contents."""
+    with TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        _make(data)
+        files = [path for path in data.rglob("*") if path.is_file()]
+        return {str(path.relative_to(data)): (path.stat().st_mode & 0o777, path.read_bytes()) for path in files}
 
 
 def bearer(token: str) -> tuple[str, str]:
