@@ -140,7 +140,7 @@ def rollback_command(kind: str, policy_id: str, version: int, place: Place, as_j
 def _chosen(kind: PolicyKind, file: BinaryIO | None, shipped: str | None) -> tuple[bytes, str]:
     """The text and what to call it."""
     if file is not None and shipped is None:
-        return file.read(), file.name
+        return file.read(), getattr(file, "name", "<stdin>")
     if file is not None or shipped is None:
         raise click.UsageError("give either --file or --shipped")
     prefix = f"{kind.value}/"

@@ -55,7 +55,7 @@ def register_command(file: BinaryIO, place: Place, as_json: bool) -> None:
     if as_json:
         print_json({"registered": True})
         return
-    done("registered", f"the values of {file.name}")
+    done("registered", "the values of the message")
 
 
 @reference_group.command("list")

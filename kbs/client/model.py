@@ -24,10 +24,11 @@ class VersionInfo:
 
     @classmethod
     def read(cls, value: Json) -> Self:
-        """From `{"name", "version", …}`; all other members are `meta`."""
+        """From `{"name" or "id", "version", …}`; all other members are `meta`."""
         members = _object(value, "a version")
-        meta = {name: str(text) for name, text in members.items() if name not in ("name", "version")}
-        return cls(_text(members, "name"), _number(members, "version"), meta)
+        label = "name" if "name" in members else "id"
+        meta = {name: str(text) for name, text in members.items() if name not in (label, "version")}
+        return cls(_text(members, label), _number(members, "version"), meta)
 
 
 @dataclass(frozen=True, slots=True)

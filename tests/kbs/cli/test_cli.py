@@ -1,0 +1,48 @@
+"""The whole command line: every command loads, explains itself, and speaks JSON."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from kbs.cli import kbs
+from tests.kbs.cli.conftest import invoke
+
+WITHOUT_JSON = {("serve",), ("vectors",)}  # one runs until it is stopped, the other's exit status is its answer
+
+
+def _commands(group: click.Group, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+COMMANDS = dict(_commands(kbs, ()))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_json(words: tuple[str, ...]) -> None:
+    result = invoke(None, *words, "--help")
+    assert result.exit_code == 0
+    names = {option for each in COMMANDS[words].params for option in each.opts}
+    assert ("--json" in names) == (words not in WITHOUT_JSON)
+    assert not {"--token", "--secret", "--value", "--password"} & names
+
+
+def test_unknown_commands_are_wrong_use() -> None:
+    assert invoke(None, "nonsense").exit_code == 2
+    assert invoke(None, "resource", "nonsense").exit_code == 2
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "kbs", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.startswith("kbs, version ")) == (0, True)
