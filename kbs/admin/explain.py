@@ -7,6 +7,7 @@ the explanation follows that link. The guest never sees any of this.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,7 +164,8 @@ def _mend(finding: Mapping[str, Any]) -> str | None:
     if expected is None:
         wanted = [finding["seen"]]
     text = json.dumps(wanted, separators=(",", ":"))
-    return f"kbs reference set {finding['reference']} '{text}'"
+    # a guest chose what was seen, and somebody will paste this into a shell
+    return f"kbs reference set {shlex.quote(finding['reference'])} {shlex.quote(text)}"
 
 
 def _named(name: str | None, digest: str) -> str:
