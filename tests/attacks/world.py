@@ -56,7 +56,7 @@ class SnpGuest:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def evidence_for(self, report_data: bytes, *, init_data: bytes | None = None) -> Any:
-        return self.chip.evidence(report_data, init_data, **self.changes)
+        return self.chip.evidence(**{"report_data": report_data, "init_data": init_data, **self.changes})
 
 
 class Worker(BrokerUnderTest):
@@ -122,7 +122,7 @@ class Site:
         crl: bytes | None = b"",
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        """source: whose roots are trusted. crl: the revocation list at hand; empty: a fresh one; None: there is none."""
+        """source: whose roots are trusted. crl: the revocation list at hand; empty: a fresh one; None: no list."""
         source = source or chip()
         self.clock = StoppedClock()
         self.data = folder / "broker"
