@@ -59,7 +59,7 @@ def _answer(
     target = _raw_target()
     listener = listeners.get(int(request.environ.get("SERVER_PORT") or 0), Listener.GUEST)
     try:
-        plan = dispatcher.plan(request.method, target, listener)
+        plan = dispatcher.plan(_method(), target, listener)
     except KbsError as err:
         return dispatcher.problem(err)
     with metrics.request(plan.route):
@@ -90,6 +90,12 @@ def _dispatch(
         return dispatcher.problem(bug(err), prepared, family=plan.route.family)
 
 
+def _method() -> str:
+    """As on the wire: methods are case-sensitive (RFC 9110 section 9.1), and Flask's is in upper case."""
+    method: str = request.environ["REQUEST_METHOD"]
+    return method
+
+
 def _raw_target() -> str:
     """Path and query as on the wire. Servers name it differently; one that names neither is not one we run under."""
     scope = request.environ.get("asgi.scope")
@@ -110,7 +116,7 @@ def _read(plan: Plan, target: str) -> HttpRequest:
     if len(body) > plan.max_body:
         raise too_large(plan.max_body)
     return HttpRequest(
-        method=request.method,
+        method=_method(),
         target=target,
         cookie=session_cookie(request.headers.get("Cookie")),
         authorization=request.headers.get("Authorization"),

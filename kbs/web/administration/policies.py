@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +12,7 @@ from kbs.clock import Clock
 from kbs.errors import MalformedMessage, NameNotAllowed, PolicyMalformed
 from kbs.policy.engine import PolicyKind
 from kbs.policy.store import RESOURCE_POLICY_ID, Accepted, Change, PolicyStore
+from kbs.protocol import base64url
 from kbs.web.administration.decode import (
     actor,
     document_response,
@@ -92,13 +91,18 @@ def _version_or_zero(call: Call) -> int:
 
 
 def _policy_text(encoded: Any) -> bytes:
-    """Undo base64url without padding (kbs-protocol 7.1)."""
+    """Undo base64url without padding, in its one form (KBS protocol 7.1)."""
     if not isinstance(encoded, str):
         raise PolicyMalformed("Failed to parse policy: member policy is missing or not a string")
     try:
-        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise PolicyMalformed("Failed to parse policy: member policy is not base64url") from None
+        text = base64url.decode(encoded)
+    except MalformedMessage:
+        raise PolicyMalformed("Failed to parse policy: member policy is not base64url without padding") from None
+    try:
+        text.decode()
+    except UnicodeDecodeError as err:
+        raise PolicyMalformed(f"Failed to parse policy: it is not UTF-8 at octet {err.start + 1}") from None
+    return text
 
 
 def _policy_kind(text: str) -> PolicyKind:
