@@ -76,7 +76,7 @@ def _refused(shell: Shell, difference: Difference) -> None:
     terminal = shell.terminal
     terminal.step(
         "A guest that differs in one place does not",
-        f"Chosen at random for this run: {difference.option}. Everything else is as before.",
+        f"In this run: {difference.option}, picked at random. Everything else is as before.",
     )
     told = shell.kbs("guest", "get", _SECRET_PATH, "--claim", difference.option, *_as_guest(shell), code=1)
     decision = re.search(r"403 PolicyDeny: .* \(decision ([0-9a-f]{32})\)", told)
@@ -95,14 +95,8 @@ def _explained(found: Mapping[str, Any], difference: Difference, references: str
     yield f"it names exactly one claim, {difference.claim}", [each["claim"] for each in causes] == [difference.claim]
     (cause,) = causes
     seen, expected = json.dumps(difference.seen), json.dumps(difference.expected)
-    yield (
-        f"seen {seen}, expected {expected}",
-        (cause["seen"], cause["expected"])
-        == (
-            difference.seen,
-            difference.expected,
-        ),
-    )
+    found_json = (json.dumps(cause["seen"]), json.dumps(cause["expected"]))  # as JSON, where false is not 0
+    yield f"seen {seen}, expected {expected}", found_json == (seen, expected)
     rule = f"the rule, {difference.rule}" + (f", and the value, {difference.reference}" if difference.reference else "")
     yield rule, (cause["rule"], cause["reference"]) == (difference.rule, difference.reference)
     rules = found["rules"]
@@ -157,7 +151,10 @@ def _affirmed(shell: Shell) -> None:
     )
     found = json.loads(shell.kbs(*words, "--json", quiet=True))
     terminal.facts(_facts(found))
-    terminal.check("authentic and affirming", _is_authentic(found, True))
+    waived = _claims(found)["revocation_waived"] is True and _claims(found)["revocation"] == "not_checked"
+    terminal.check(
+        "authentic and affirming, and the waiver stands in the claims", _is_authentic(found, True) and waived
+    )
 
 
 def _audit(shell: Shell) -> None:
