@@ -19,13 +19,24 @@ class Event:
     decision: str
 
     def members(self) -> dict[str, Any]:
-        """JSON members of the record, `kind` first; None and empty members are left out."""
+        """JSON members of the record, `kind` first; absent and empty members are left out."""
         found: dict[str, Any] = {"kind": self.kind}
-        for member in dataclasses.fields(self):
-            value = getattr(self, member.name)
-            if value is not None and value != () and value != {}:
-                found[member.name] = value
+        for name in _names(type(self)):
+            value = getattr(self, name)
+            if value or value is False or value == 0:
+                found[name] = value
         return found
+
+
+_NAMES: dict[type, tuple[str, ...]] = {}
+
+
+def _names(kind: type[Event]) -> tuple[str, ...]:
+    """Names of an event's members, in order; found out once for each kind."""
+    names = _NAMES.get(kind)
+    if names is None:
+        names = _NAMES[kind] = tuple(member.name for member in dataclasses.fields(kind))
+    return names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

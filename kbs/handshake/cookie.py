@@ -6,7 +6,7 @@ machine restarted) is as if there were no cookie.
 
 from __future__ import annotations
 
-import json
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ COOKIE_NAME = "kbs-session-id"
 _NONCE_SIZE = 12  # AES-GCM
 _MAX_COOKIE = 8192  # octets of base64url; an SE challenge is the largest
 _CONTEXT = b"kbs challenge cookie v1"
+_HEAD = struct.Struct(">16sQ")  # id, end of life in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +58,9 @@ class CookieSealer:
 
     def seal(self, challenge: OpenChallenge) -> str:
         """The cookie's value: base64url without padding."""
-        plain = json.dumps(
-            [
-                challenge.id,
-                challenge.nonce,
-                challenge.tee.value,
-                challenge.version,
-                int(challenge.expires.timestamp() * 1000),
-            ],
-            separators=(",", ":"),
-        ).encode()
+        milliseconds = int(challenge.expires.timestamp() * 1000)
+        text = "\n".join((challenge.tee.value, challenge.version, challenge.nonce)).encode()
+        plain = _HEAD.pack(bytes.fromhex(challenge.id), milliseconds) + text
         nonce = self._random(_NONCE_SIZE)
         sealed = nonce + self._openers[0].encrypt(nonce, plain, _CONTEXT)
         return base64url.encode(sealed).decode()
@@ -84,6 +78,8 @@ class CookieSealer:
                 plain = opener.decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], _CONTEXT)
             except (InvalidTag, ValueError):
                 continue
-            identifier, nonce, tee, version, expires = json.loads(plain)
-            return OpenChallenge(identifier, nonce, Tee(tee), version, datetime.fromtimestamp(expires / 1000, UTC))
+            identifier, milliseconds = _HEAD.unpack_from(plain)
+            tee, version, nonce = plain[_HEAD.size :].decode().split("\n", 2)
+            expires = datetime.fromtimestamp(milliseconds / 1000, UTC)
+            return OpenChallenge(identifier.hex(), nonce, Tee(tee), version, expires)
         return None

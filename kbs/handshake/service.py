@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
 from kbs.attestation.ear import EarSettings, ear_claims
@@ -36,6 +36,8 @@ from kbs.protocol.tee import Tee
 from kbs.storage.model import Claim, HandshakeStore
 from kbs.tokens.acceptor import TokenAcceptor
 from kbs.tokens.issuer import IssuedToken, TokenIssuer
+
+_MAX_RECENT = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,33 @@ class Admitted:
     peer: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """What a cookie led to in this process a moment ago."""
+
+    token: str = field(repr=False)
+    expires: datetime
+
+
+class _RecentTokens:
+    """Spares the guest that asks on the same connection the look-up of its token. Bounded; the oldest leave first."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, _Recent] = {}
+
+    def keep(self, cookie: str, recent: _Recent) -> None:
+        """Remember the end of one handshake."""
+        if len(self._found) >= _MAX_RECENT:
+            self._found.pop(next(iter(self._found), ""), None)
+        self._found[cookie] = recent
+
+    def find(self, cookie: str | None) -> _Recent | None:
+        """What is known of a cookie, compared as a whole: only the value that was sealed here is found."""
+        return None if cookie is None else self._found.get(cookie)
+
+
 class Handshakes:
-    """Runs handshakes. Holds no state of its own: what outlives a request is in the cookie or in the store."""
+    """Runs handshakes. What outlives a request is in the cookie or in the store; a little is remembered for speed."""
 
     def __init__(
         self,
@@ -100,6 +127,7 @@ class Handshakes:
         self._issuer_name = issuer_name
         self._clock = clock
         self._random = random
+        self._recent = _RecentTokens()
 
     def challenge(self, body: bytes) -> Opened:
         """Answer `POST auth`.
@@ -164,6 +192,7 @@ class Handshakes:
 
         def settle() -> None:
             store.finish(identifier, issued.text)
+            self._recent.keep(admitted.cookie, _Recent(issued.text, admitted.challenge.expires))
             self._acceptor.remember(issued, admitted.message.tee_key)
 
         answer = TokenAnswer(issued.text, admitted.cookie, admitted.challenge.expires)
@@ -172,6 +201,9 @@ class Handshakes:
 
     def token_of(self, cookie: str | None) -> str | None:
         """The token of the finished handshake a cookie names; None for every other cookie."""
+        recent = self._recent.find(cookie)
+        if recent is not None and self._clock() < recent.expires:
+            return recent.token
         opened = self._cookies.open(cookie)
         if opened is None:
             return None

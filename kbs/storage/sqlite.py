@@ -5,11 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from time import monotonic
+from typing import Final, NamedTuple, TypeVar
 
 from kbs.storage.database import Format, Link, prepare
 from kbs.storage.model import Entry, Record
 from kbs.storage.raw import DAMAGED, check_expected, damaged, decode_meta, encode_meta
+
+T = TypeVar("T")
 
 FORMAT: Final = Format(
     application_id=0x4B425331,  # "KBS1"
@@ -43,6 +46,21 @@ _ADVANCE = """INSERT INTO keys (namespace, key, last, live) VALUES (?, ?, ?, 1)
 _INSERT = "INSERT INTO versions (namespace, key, version, meta, value) VALUES (?, ?, ?, ?, ?)"
 
 
+LOOK_EVERY: Final = 0.01
+"""Seconds for which `change_token` may repeat itself without asking what other processes committed."""
+
+_MAX_KEPT: Final = 512  # records of which the stored form stays in memory
+_MAX_KEPT_SIZE: Final = 16 << 10  # octets of such a value
+
+
+class _Seen(NamedTuple):
+    """A change token, how many commits of ours it covers, and how long it may be repeated."""
+
+    written: int
+    until: float
+    token: int
+
+
 class SqliteStore:
     """`RawStore` in a SQLite database: write-ahead log, synchronous FULL, so that acknowledged means on the disk.
 
@@ -57,10 +75,29 @@ class SqliteStore:
         prepare(path, FORMAT)
         self._reads = Link(path, FORMAT)
         self._writes = Link(path, FORMAT)
+        self._written = 0  # commits of this process
+        self._seen = _Seen(-1, 0.0, 0)
+        self._kept: tuple[int, dict[tuple[str, str], Record]] = (-1, {})
 
     def get(self, namespace: str, key: str, version: int | None = None) -> Record | None:
-        """The current version, or a past one."""
+        """The current version, or a past one.
 
+        Stored forms of small current records stay in memory until anything in the store changes.
+        """
+        if version is not None:
+            return self._read(namespace, key, version)
+        token = self.change_token()
+        if self._kept[0] != token:
+            self._kept = (token, {})
+        kept = self._kept[1]
+        record = kept.get((namespace, key))
+        if record is None:
+            record = self._read(namespace, key, None)
+            if record is not None and len(record.value) <= _MAX_KEPT_SIZE and len(kept) < _MAX_KEPT:
+                kept[namespace, key] = record
+        return record
+
+    def _read(self, namespace: str, key: str, version: int | None) -> Record | None:
         def read(db: sqlite3.Connection) -> tuple[int, bytes | None, bytes | None] | None:
             if version is None:
                 found = db.execute(_CURRENT, (namespace, key)).fetchone()
@@ -105,7 +142,7 @@ class SqliteStore:
             db.execute("COMMIT")
             return version
 
-        return self._writes.use(write)
+        return self._write(write)
 
     def rewrite(self, namespace: str, key: str, version: int, remake: Callable[[bytes], bytes]) -> bool:
         """Replace the bytes of one version."""
@@ -122,7 +159,7 @@ class SqliteStore:
             db.execute("COMMIT")
             return True
 
-        return self._writes.use(write)
+        return self._write(write)
 
     def delete(self, namespace: str, key: str, *, expected: int | None = None) -> bool:
         """Remove the values of all versions, from the file and from its write-ahead log."""
@@ -144,7 +181,7 @@ class SqliteStore:
                 return True  # the delete itself is committed
             return True
 
-        return self._writes.use(write)
+        return self._write(write)
 
     def entries(self, namespace: str, prefix: str = "") -> Sequence[Entry]:
         """Current entries by key, sorted. A record whose meta is damaged is listed with the one member `damaged`."""
@@ -158,17 +195,31 @@ class SqliteStore:
         rows = self._reads.use(lambda db: db.execute(query, arguments).fetchall())
         return [Entry(key, version, _meta_or_mark(raw_meta)) for key, version, raw_meta in rows]
 
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return self._writes.use(work)
+        finally:
+            self._written += 1
+
     def change_token(self) -> int:
         """SQLite's data_version as the reading connection sees it: it changes with every commit of any other one.
 
-        Good within one process; it also differs after a fork, which costs one reload too many.
+        Good within one process; it also differs after a fork, which costs one reload too many. What other processes
+        commit shows after `LOOK_EVERY` at the latest, what this one commits at once.
         """
+
+        written, now = self._written, monotonic()
+        seen = self._seen
+        if seen.written == written and now < seen.until:
+            return seen.token
 
         def read(db: sqlite3.Connection) -> int:
             number: int = db.execute("PRAGMA data_version").fetchone()[0]
             return self._reads.generation << 32 | number
 
-        return self._reads.use(read)
+        token = self._reads.use(read)
+        self._seen = _Seen(written, now + LOOK_EVERY, token)
+        return token
 
     def close(self) -> None:
         """Close both connections."""
