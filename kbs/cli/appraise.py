@@ -21,6 +21,7 @@ from kbs.attestation.ear import EarSettings, ear_claims
 from kbs.attestation.model import Binding, Evidence, Json, Verifier, VerifierOptions
 from kbs.attestation.service import AttestationService, Attested, VerificationRequest, guarded
 from kbs.cli.appraise_output import Report, show_accepted, show_refused
+from kbs.cli.parameters import NamedJson
 from kbs.clock import system_clock
 from kbs.errors import ConfigInvalid, EvidenceMalformed, KbsError, MalformedMessage, PayloadTooLarge
 from kbs.extensions import load
@@ -56,19 +57,6 @@ class _Time(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-class _Option(click.ParamType[Any]):
-    name = "name=json"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Json]:
-        name, equals, text = value.partition("=")
-        if not equals or not name:
-            self.fail("write NAME=JSON", param, ctx)
-        try:
-            return name, strict_json.decode(text.encode())
-        except MalformedMessage:
-            self.fail(f"{text!r} is not JSON; a text needs its quotes", param, ctx)
-
-
 class _TeeName(click.ParamType[Any]):
     name = "tee"
 
@@ -96,7 +84,7 @@ _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
     "vcek.der, crl.pem …",
 )
 @click.option("--reference-values", type=_FILE, help="JSON object: reference value name to value.")
-@click.option("--option", "options", type=_Option(), multiple=True, help="Setting of the verifier; repeatable.")
+@click.option("--option", "options", type=NamedJson(), multiple=True, help="Setting of the verifier; repeatable.")
 @click.option("--data", type=_FOLDER, help="Data directory whose token key signs the result. Default: unsigned.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def appraise_command(
