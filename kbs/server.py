@@ -22,8 +22,8 @@ from kbs.audit.events import ServiceStarted
 from kbs.config import Settings
 from kbs.web.asgi import BrokerAsgi
 from kbs.web.log import JsonFormatter
+from kbs.web.worker import HEAD_LIMIT, BrokerWorker
 
-_HEAD_LIMIT = 131_072  # octets: bearer tokens travel in a header (kbs-protocol 1.1)
 _FIELDS = 96
 _KEEP_ALIVE = 5  # seconds
 
@@ -55,7 +55,7 @@ def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
     extra = [address for address in (server.admin_listen, server.metrics_listen) if address is not None]
     found: dict[str, Any] = {
         "bind": [*server.listen, *extra],
-        "worker_class": "asgi",
+        "worker_class": BrokerWorker,
         "workers": server.workers or os.cpu_count() or 1,
         "worker_connections": server.max_connections,
         "asgi_loop": "uvloop",
@@ -63,7 +63,7 @@ def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
         "http_parser": "fast",
         "keepalive": _KEEP_ALIVE,
         "limit_request_line": 65_534,
-        "limit_request_field_size": _HEAD_LIMIT,
+        "limit_request_field_size": HEAD_LIMIT,
         "limit_request_fields": _FIELDS,
         "control_socket_disable": True,
         "loglevel": "warning",

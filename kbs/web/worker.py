@@ -1,0 +1,144 @@
+"""gunicorn's ASGI worker with the deadlines and bounds that it leaves open (threat-model P-DOS-1 and P-DOS-2).
+
+A peer has 5 s for its TLS hello and 5 s for the head of its first request (between later requests gunicorn's keep-alive
+timer runs), the head has 128 KiB in all, a body must come in within 30 s, and a worker takes so many connections and no
+more. Deadlines are kept by a sweep over open connections once a second, so that a request pays nothing for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Final
+
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.workers.gasgi import ASGIWorker
+
+HEAD_LIMIT: Final = 131_072  # octets, request line and final empty line included (KBS protocol 1.1)
+HEAD_SECONDS: Final = 5.0
+BODY_SECONDS: Final = 30.0
+_TLS_SECONDS: Final = 5.0
+_TLS_CLOSE_SECONDS: Final = 1.0  # for the peer's close_notify, which one that hangs never sends
+_SWEEP_SECONDS: Final = 1.0
+_BACKLOG: Final = 1024
+
+
+class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
+    """One connection."""
+
+    def __init__(self, worker: BrokerWorker) -> None:
+        super().__init__(worker)
+        self._head_size = 0
+        self._phase: tuple[int, bool] | None = None  # what the last sweep found it waiting for
+        self._deadline = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, or drop it when there are too many."""
+        super().connection_made(transport)
+        self.worker.connections.add(self)
+        if self.worker.nr_conns > self.worker.worker_connections:
+            self.log.warning("too many connections; one was dropped")
+            self._closed = True
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self.worker.connections.discard(self)
+        super().connection_lost(exc)
+
+    def _feed_callback_parser(self, data: bytes) -> bool:
+        in_head = self._current_request is None
+        if not super()._feed_callback_parser(data):
+            return False
+        if in_head:
+            self._head_size += len(data)
+            if self._head_size > HEAD_LIMIT and self._head_octets() > HEAD_LIMIT:
+                self._send_error_response(431, "the request head is larger than 131072 octets")
+                self._close_transport()
+                self._request_ready.set()
+                return False
+            if self._current_request is not None:
+                self._head_size = 0
+        return True
+
+    def _head_octets(self) -> int:
+        """Size of the head so far; once it is complete, without what came in after it."""
+        request = self._current_request
+        if request is None:
+            return self._head_size
+        fields = sum(len(name) + len(value) + 4 for name, value in request.headers_bytes)
+        return len(request.method) + len(request.uri) + len("  HTTP/1.1\r\n") + fields + 2
+
+    def check(self, now: float) -> None:
+        """Close a connection that has kept us waiting for one head or one body for too long."""
+        receiver = self._body_receiver
+        waits_for_body = receiver is not None and not receiver._complete
+        waits_for_head = self._current_request is None and self.req_count <= 1
+        phase = (self.req_count, waits_for_body) if waits_for_head or waits_for_body else None
+        if phase != self._phase:
+            self._phase = phase
+            self._deadline = now + (BODY_SECONDS if waits_for_body else HEAD_SECONDS) - _SWEEP_SECONDS
+        elif phase is not None and now >= self._deadline:
+            if waits_for_head and self._head_size:
+                self._send_error_response(408, "the request head took too long")
+            self.shut()
+
+    @property
+    def is_idle(self) -> bool:
+        """Between requests, with nothing of the next one here yet."""
+        return self._current_request is None and not self._head_size and not self._finishing_calls
+
+    def shut(self) -> None:
+        """Close it and wake whoever waits for it."""
+        self._close_transport()
+        self._request_ready.set()
+        if self._body_receiver is not None:
+            self._body_receiver.signal_disconnect()
+
+
+class BrokerWorker(ASGIWorker):  # type: ignore[misc]
+    """One worker process."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections: set[BrokerProtocol] = set()
+
+    async def _serve(self) -> None:
+        # gunicorn notes on the class it asks whether its C parser is there, and looks for the note on its own class
+        ASGIProtocol._check_h1c_protocol_available()
+        context = self._get_ssl_context()
+        if self.cfg.is_ssl and context is None:
+            return  # gunicorn logged why; plain HTTP on a TLS port would be worse than nothing
+        for sock in self.sockets:
+            server = await self.loop.create_server(
+                lambda: BrokerProtocol(self),
+                sock=sock.sock,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else _TLS_SECONDS,
+                ssl_shutdown_timeout=None if context is None else _TLS_CLOSE_SECONDS,
+                backlog=_BACKLOG,
+            )
+            self.servers.append(server)
+        while self.alive:
+            self.notify()
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = self.loop.time()
+            for connection in tuple(self.connections):
+                connection.check(now)
+            if self.ppid != os.getppid():
+                break
+        await self._drain()
+
+    async def _drain(self) -> None:
+        """Stop listening, let idle peers go, finish what is being answered."""
+        for server in self.servers:
+            server.close()
+        deadline = self.loop.time() + self.cfg.graceful_timeout
+        while self.connections and self.loop.time() < deadline and not self._quick_shutdown:
+            now = self.loop.time()
+            for connection in tuple(self.connections):
+                connection.check(now)
+                if connection.is_idle:
+                    connection.shut()
+            self.notify()
+            await asyncio.sleep(0.05)
