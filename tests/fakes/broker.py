@@ -42,6 +42,7 @@ METRICS_PORT: Final = 8082
 PEER: Final = "192.0.2.7"
 TEE_KEY: Final = TeeKeyPair.generate()
 PREFIX: Final = "https://github.com/confidential-containers/kbs/errors/"
+FIRST_MESSAGE: Final = b'{"version":"0.4.0","tee":"sample","extra-params":""}'
 POLICIES: Final = Path(__file__).parents[2] / "policies"
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
