@@ -6,13 +6,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from kbs.audit.events import Event
-from kbs.errors import AuditUnavailable, KbsError
+from kbs.errors import AuditUnavailable, DependencyFault, KbsError
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -34,7 +34,7 @@ class Decided(Generic[T]):
     events: at least one.
     outcome: the value to hand out, or the refusal to raise.
     settle: what becomes true with the decision; runs after its record and before the outcome leaves.
-    undo: runs in place of `settle` when no record could be written.
+    undo: runs when a dependency failed, so that there is no record or `settle` did not work.
     """
 
     events: tuple[Event, ...]
@@ -61,10 +61,13 @@ def release(log_append: Append, decided: Decided[T]) -> T:
     """
     try:
         log_append(decided.events)
-    except BaseException:
-        decided.undo()
+    except DependencyFault:
+        _undo(decided)
         raise
-    decided.settle()
+    if (error := _settle(decided)) is not None:
+        if isinstance(error, DependencyFault):
+            _undo(decided)
+        raise error
     return _settled(decided)
 
 
@@ -158,11 +161,11 @@ class GroupCommit:
         try:
             with self._together():
                 answers = [(waiting, error or _settle(waiting.decided)) for waiting, error in answers]
-        except KbsError as err:  # the batch as a whole was not settled
+        except Exception as err:  # noqa: BLE001 - wall: the batch was not settled, and who waits for it must be woken
             answers = [(waiting, error or err) for waiting, error in answers]
         for waiting, error in answers:
-            if error is not None and isinstance(error, AuditUnavailable):
-                waiting.decided.undo()
+            if isinstance(error, DependencyFault):
+                _undo(waiting.decided)
             if waiting.future.done():
                 continue  # cancelled
             if error is None:
@@ -239,6 +242,12 @@ class GroupCommit:
 def _settle(decided: Decided[Any]) -> Exception | None:
     try:
         decided.settle()
-    except KbsError as err:
+    except Exception as err:  # noqa: BLE001 - wall: what is wrong with one decision must not hit the others of a batch
         return err
     return None
+
+
+def _undo(decided: Decided[Any]) -> None:
+    """Best effort: what made the decision fail, such as a full disk, may stop this too, and is what is reported."""
+    with suppress(Exception):
+        decided.undo()

@@ -12,6 +12,7 @@ import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from kbs.attestation.ear import EarSettings, ear_claims
 from kbs.attestation.init_data import InitData, parse_init_data
@@ -90,6 +91,10 @@ class _RecentTokens:
         if len(self._found) >= _MAX_RECENT:
             self._found.pop(next(iter(self._found), ""), None)
         self._found[cookie] = recent
+
+    def forget(self, cookie: str) -> None:
+        """The handshake did not end after all."""
+        self._found.pop(cookie, None)
 
     def find(self, cookie: str | None) -> _Recent | None:
         """What is known of a cookie, compared as a whole: only the value that was sealed here is found."""
@@ -176,28 +181,33 @@ class Handshakes:
     def judge(self, admitted: Admitted) -> Decided[TokenAnswer]:
         """Verify, appraise, issue. Never raises: every outcome is a decision with its record."""
         store, identifier = self._store, admitted.challenge.id
+        spend, free = partial(store.refuse, identifier), partial(store.release, identifier)
         try:
             if not hmac.compare_digest(admitted.message.nonce.encode(), admitted.challenge.nonce.encode()):
                 raise NonceMismatch("the nonce is not the challenge's")
             attested = self._attestation.attest(admitted.requests, at=self._clock())
             issued = self._issue(attested, admitted.decision)
         except DependencyFault as err:
-            return _refused(admitted, err, settle=lambda: store.release(identifier))
+            return _refused(admitted, err, settle=free, undo=free)
         except (PeerFault, ServerFault) as err:
-            return _refused(admitted, err, settle=lambda: store.refuse(identifier))
+            return _refused(admitted, err, settle=spend, undo=free)
         except Exception as err:  # noqa: BLE001 - the wall: a bug in a verifier refuses, it never accepts
             fault = ServerFault("internal error", operator_detail=f"{type(err).__name__} while judging evidence")
             fault.__cause__ = err
-            return _refused(admitted, fault, settle=lambda: store.refuse(identifier))
+            return _refused(admitted, fault, settle=spend, undo=free)
 
         def settle() -> None:
+            self._acceptor.remember(issued, admitted.message.tee_key)
             store.finish(identifier, issued.text)
             self._recent.keep(admitted.cookie, _Recent(issued.text, admitted.challenge.expires))
-            self._acceptor.remember(issued, admitted.message.tee_key)
+
+        def undo() -> None:  # also after `settle`, when the write it took part in failed as a whole
+            self._recent.forget(admitted.cookie)
+            store.release(identifier)
 
         answer = TokenAnswer(issued.text, admitted.cookie, admitted.challenge.expires)
         event = _accepted(admitted, attested, issued)
-        return Decided((event,), answer, settle=settle, undo=lambda: store.release(identifier))
+        return Decided((event,), answer, settle=settle, undo=undo)
 
     def token_of(self, cookie: str | None) -> str | None:
         """The token of the finished handshake a cookie names; None for every other cookie."""
@@ -275,7 +285,9 @@ def _accepted(admitted: Admitted, attested: Attested, issued: IssuedToken) -> Ev
     )
 
 
-def _refused(admitted: Admitted, err: KbsError, settle: Callable[[], None]) -> Decided[TokenAnswer]:
+def _refused(
+    admitted: Admitted, err: KbsError, *, settle: Callable[[], None], undo: Callable[[], None]
+) -> Decided[TokenAnswer]:
     event = EvidenceRefused(
         decision=admitted.decision,
         tee=admitted.challenge.tee.value,
@@ -283,4 +295,4 @@ def _refused(admitted: Admitted, err: KbsError, settle: Callable[[], None]) -> D
         detail=err.operator_detail or str(err),
         peer=admitted.peer,
     )
-    return Decided((event,), err, settle=settle, undo=settle)
+    return Decided((event,), err, settle=settle, undo=undo)

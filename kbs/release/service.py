@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from kbs.audit.events import ReleaseDenied, ReleaseGranted
@@ -117,9 +118,10 @@ class Release:
 
     def _authorize(self, policy: Policy, accepted: AcceptedToken, request: PluginRequest, trail: _Trail) -> None:
         asked = {"plugin": trail.plugin, "resource-path": list(request.segments), "query": dict(request.query)}
-        if self._engine.authorize(policy, accepted.claims_json, asked):
+        if self._engine.authorize(policy, accepted.claims_json, asked) is True:
             return
-        trail.findings = self._engine.explain_authorization(policy, accepted.claims_json, asked)
+        with suppress(Exception):  # a no that cannot be explained stays a no
+            trail.findings = self._engine.explain_authorization(policy, accepted.claims_json, asked)
         raise AccessDenied("Access denied by policy")
 
 
