@@ -134,6 +134,7 @@ class Dispatcher:
         self._server = server
         self._random = random
         self._admin_apart = server.admin_listen is not None
+        self._metrics_apart = server.metrics_listen is not None
 
     def plan(self, method: str, raw_target: str, listener: Listener = Listener.ANY) -> Plan:
         """Route a request before its body is read.
@@ -214,7 +215,9 @@ class Dispatcher:
         return Plan(route, _NO_TARGET, (), self._server.max_body)
 
     def _check_listener(self, route: Route, listener: Listener) -> None:
-        """Metrics answer on their own listener only; admin routes too, once one is set."""
+        """Metrics answer on their own listener only; admin routes and the probe too, once one is set."""
+        if route.listener is Listener.PROBE and (listener is Listener.METRICS or not self._metrics_apart):
+            return
         if Listener.ANY in (listener, route.listener) or route.listener is listener:
             return
         if route.listener is Listener.ADMIN and listener is Listener.GUEST and not self._admin_apart:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from kbs.admin.authorization import Admin, Permission
 from kbs.audit.gate import Decided
+from kbs.errors import ConfigInvalid
 from kbs.protocol.target import Target
 
 
@@ -43,6 +44,7 @@ class Listener(StrEnum):
     GUEST = "guest"
     ADMIN = "admin"
     METRICS = "metrics"
+    PROBE = "probe"  # on the one for metrics, once that is set; until then everywhere
     ANY = "any"
 
 
@@ -117,3 +119,11 @@ class Route:
     audit: str | None = None
     permission: Permission | None = None
     changes: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.access is Access.ADMIN) != (self.permission is not None):
+            raise ConfigInvalid(f"{self.method} {self.template}: an admin route, and no other, names a permission")
+        if self.access is not Access.PUBLIC and self.audit is None:
+            raise ConfigInvalid(f"{self.method} {self.template}: what is decided here leaves no record")
+        if self.access is Access.ADMIN and self.changes != (self.method != "GET"):
+            raise ConfigInvalid(f"{self.method} {self.template}: changes are recorded before they are made")

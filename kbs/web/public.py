@@ -24,7 +24,7 @@ def routes(
 ) -> Iterable[Route]:
     """Rows outside `/kbs/v0/`. ready: raises `DependencyFault` while this process cannot serve."""
     yield Route("GET", "/healthz", Access.PUBLIC, _health, listener=Listener.ANY)
-    yield Route("GET", "/readyz", Access.PUBLIC, _ready(ready), listener=Listener.ANY)
+    yield Route("GET", "/readyz", Access.PUBLIC, _ready(ready), listener=Listener.PROBE)
     yield Route("GET", JWKS_PATH, Access.PUBLIC, lambda _: _json(keys.jwks(clock())))
     if public_url is not None:
         document = {
