@@ -37,6 +37,8 @@ class ServerSettings:
     max_resource_body: int = 2 << 20  # octets, upload of one resource
     max_body: int = 1 << 20  # octets, everything else
     max_connections: int = 2_000  # per worker
+    max_handshake_rate: int = 0  # auth and attest a second, per worker; 0: no limit
+    max_handshake_rate_per_source: int = 2_000  # the same from one address other than loopback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

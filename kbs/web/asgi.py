@@ -103,6 +103,8 @@ class BrokerAsgi:
         prepared: Prepared | None = None
         recorded = False
         try:
+            client = scope.get("client")
+            self._dispatcher.admit(plan, client[0] if client else None)
             request = await _read(plan, scope, target, receive)
             prepared = self._dispatcher.prepare(plan, request)
             outcome = prepared.outcome

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from kbs.admin.authentication import AdminAuthenticator
 from kbs.admin.authorization import Admin, authorize
@@ -29,10 +30,12 @@ from kbs.errors import (
 from kbs.protocol.target import Target, canonical_admin_path, split_target
 from kbs.web.model import Access, Call, Deferred, Family, HttpRequest, HttpResponse, Listener, Route
 from kbs.web.problems import render
+from kbs.web.rates import HandshakeRates
 
 _LOG = logging.getLogger("kbs.web")
 _PREFIX = "/kbs/v0/"
 _NO_TARGET = Target("", (), {})
+_HANDSHAKE = frozenset({Family.AUTH, Family.ATTEST})
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
@@ -126,6 +129,7 @@ class Dispatcher:
         record: Callable[[Sequence[AdminRequested]], None],
         server: ServerSettings,
         random: Callable[[int], bytes],
+        ticks: Callable[[], float] = monotonic,
     ) -> None:
         self.table = table
         self._plugins = plugins
@@ -135,6 +139,9 @@ class Dispatcher:
         self._random = random
         self._admin_apart = server.admin_listen is not None
         self._metrics_apart = server.metrics_listen is not None
+        self._rates = HandshakeRates(
+            per_source=server.max_handshake_rate_per_source, total=server.max_handshake_rate, ticks=ticks
+        )
 
     def plan(self, method: str, raw_target: str, listener: Listener = Listener.ANY) -> Plan:
         """Route a request before its body is read.
@@ -153,6 +160,15 @@ class Dispatcher:
         route, parameters = found
         self._check_listener(route, listener)
         return Plan(route, target, parameters, getattr(self._server, route.limit.value))
+
+    def admit(self, plan: Plan, peer: str | None) -> None:
+        """Let a request in, before its body is read.
+
+        Raises:
+            RateLimited: too many handshakes.
+        """
+        if plan.route.family in _HANDSHAKE:
+            self._rates.admit(peer)
 
     def prepare(self, plan: Plan, request: HttpRequest) -> Prepared:
         """Run the guards and the handler. Never raises."""

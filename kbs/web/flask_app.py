@@ -74,6 +74,7 @@ def _dispatch(
     prepared: Prepared | None = None
     recorded = False
     try:
+        dispatcher.admit(plan, request.remote_addr)
         prepared = dispatcher.prepare(plan, _read(plan, target))
         outcome = prepared.outcome
         if isinstance(outcome, Deferred):
