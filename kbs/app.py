@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -100,7 +101,11 @@ class Broker:
         """The whole service as an ASGI application: hot routes on the loop, Flask for the rest."""
         return BrokerAsgi(
             dispatcher=self.dispatcher,
-            gate=GroupCommit(self.audit.append, together=self.handshakes.together),
+            gate=GroupCommit(
+                partial(self.audit.append, defer_head=True),
+                together=self.handshakes.together,
+                write_head=self.audit.write_head,
+            ),
             fallback=cast(Asgi, WSGIMiddleware(cast(Any, self.flask()), workers=_THREADS)),
             listeners=_listeners(self.settings),
             executor=ThreadPoolExecutor(_THREADS, thread_name_prefix="judge"),

@@ -21,6 +21,8 @@ Append = Callable[[Sequence[Event]], None]
 
 MAX_BATCH: Final = 256
 """Decisions recorded by one append."""
+HEAD_DELAY: Final = 0.05
+"""Seconds for which the end of the log may be chained but unsigned."""
 
 
 def _nothing() -> None:
@@ -99,6 +101,7 @@ class GroupCommit:
     Args:
         log_append: see `Append`.
         together: opens a block in which the settling of a batch becomes one write.
+        write_head: signs the end of the log; runs `HEAD_DELAY` seconds after an append at the latest.
         patience: seconds an append may hold up the loop.
         rest: seconds to stay in the thread after one that took longer.
     """
@@ -108,11 +111,14 @@ class GroupCommit:
         log_append: Append,
         *,
         together: Callable[[], AbstractContextManager[None]] = nullcontext,
+        write_head: Callable[[], None] = _nothing,
         patience: float = 0.005,
         rest: float = 5.0,
     ) -> None:
         self._append = log_append
         self._together = together
+        self._write_head = write_head
+        self._head_is_due = False
         self._patience = patience
         self._rest = rest
         self._in_thread_until = 0.0  # of the loops' clock
@@ -156,8 +162,16 @@ class GroupCommit:
                 self._in_thread_until = loop.time() + self._rest
             self._resolve(answers)
 
+    def _sign(self) -> None:
+        self._head_is_due = False
+        with suppress(AuditUnavailable):  # the next append meets the same fault, and says so
+            self._write_head()
+
     def _resolve(self, answers: list[_Answer]) -> None:
         """Settle a recorded batch and wake who waits for it."""
+        if answers and not self._head_is_due:
+            self._head_is_due = True
+            answers[0][0].loop.call_later(HEAD_DELAY, self._sign)
         try:
             with self._together():
                 answers = [(waiting, error or _settle(waiting.decided)) for waiting, error in answers]

@@ -7,8 +7,9 @@ Files and crashes:
 
 - Lines are written and flushed first, then the head, in place: about 200 octets at offset 0, never shorter than before,
   so within one page and one sector. A kill -9 leaves the old head or the new one, and the head never runs ahead.
-- Lines that no head names yet were not acknowledged, or the machine lost power after `append` flushed the log and
-  before the kernel wrote the head back; they count if they continue the chain. `sync_head` flushes the head as well.
+- Lines that no head names yet were not acknowledged, or their head was deferred (`defer_head`, a fraction of a second),
+  or the machine lost power after `append` flushed the log and before the kernel wrote the head back; they count if they
+  continue the chain. `sync_head` flushes the head as well.
 - Bytes after the last newline are half a line of a writer that died: the next append overwrites them, beginning with a
   `LogRepaired` record.
 - A log that does not hold what its head vouches for is refused. Nothing is ever rolled back silently.
@@ -123,6 +124,7 @@ class AuditLog:
         self._clock = clock
         self._new_decision = new_decision
         self._sync_head = sync_head
+        self._head_is_behind = False
         self._lock = threading.Lock()
         self._forked = False
         self._path = path
@@ -195,8 +197,11 @@ class AuditLog:
 
     # --- appending ----------------------------------------------------------------------------------------------------
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[Event], *, defer_head: bool = False) -> None:
         """Record events, all or none acknowledged; on return they are on the disk and in the signed head.
+
+        defer_head: the caller sees to it that `write_head` follows shortly; until then the end of the log is chained
+            but not yet signed.
 
         On an error some of them may stand in the log all the same: more may be recorded than left, never less.
 
@@ -215,21 +220,41 @@ class AuditLog:
                     self._reopen()
                 fcntl.flock(self._file.descriptor, fcntl.LOCK_EX)
                 try:
-                    self._append(bodies)
+                    self._append(bodies, defer_head=defer_head)
                 finally:
                     fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
             except OSError as err:
                 raise _unavailable(f"{self._path}: {err}") from err
 
-    def _append(self, bodies: list[bytes]) -> None:
+    def _append(self, bodies: list[bytes], *, defer_head: bool) -> None:
         self._head.size()
         size = self._file.size()
         if size != self._tail.size:
             self._tail = self._catch_up(self._tail, size)
         self._write(self._tail, size - self._tail.size, bodies)
-        self._write_head(self._tail)
-        if self._sync_head:
-            os.fdatasync(self._head.descriptor)
+        self._head_is_behind = True
+        if not defer_head:
+            self._write_head(self._tail)
+
+    def write_head(self) -> None:
+        """Sign what appends left unsigned; nothing to do otherwise.
+
+        Raises:
+            AuditUnavailable: the head cannot be written, or the log changed under us.
+        """
+        with self._lock:
+            if not self._head_is_behind or self._forked or self._file.descriptor < 0:
+                return
+            try:
+                fcntl.flock(self._file.descriptor, fcntl.LOCK_EX)
+                try:
+                    size = self._file.size()
+                    self._tail = self._catch_up(self._tail, size)  # others may have signed more than we know of
+                    self._write_head(self._tail)
+                finally:
+                    fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
+            except OSError as err:
+                raise _unavailable(f"{self._path}: {err}") from err
 
     def _catch_up(self, tail: _Tail, size: int) -> _Tail:
         """Follow the lines that other processes appended."""
@@ -275,6 +300,9 @@ class AuditLog:
     def _write_head(self, tail: _Tail) -> bytes:
         note = self._signer.sign(tail.tree.size, tail.tree.root())
         _pwrite_all(self._head.descriptor, note, 0)
+        if self._sync_head:
+            os.fdatasync(self._head.descriptor)
+        self._head_is_behind = False
         return note
 
     # --- forks --------------------------------------------------------------------------------------------------------
@@ -282,6 +310,7 @@ class AuditLog:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # a thread of the parent may have held the old one
         self._forked = True
+        self._head_is_behind = False  # what the parent deferred, the parent signs
 
     def _reopen(self) -> None:
         """Open the file anew: a flock belongs to the open file description, which parent and child share."""
@@ -304,7 +333,9 @@ class AuditLog:
         return lines.find(self._path, decision)
 
     def close(self) -> None:
-        """Release the files; no append after this."""
+        """Sign what is unsigned and release the files; no append after this."""
+        with suppress(AuditUnavailable):
+            self.write_head()
         with self._lock:
             _LOGS.discard(self)
             self._file.close()
