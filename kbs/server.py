@@ -5,10 +5,13 @@ Every worker wires a broker of its own after the fork, so no connection, thread 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import ssl
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,16 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.config import Config
 
 from kbs import __version__
-from kbs.app import build
+from kbs.app import Broker, build
 from kbs.audit.events import ServiceStarted
 from kbs.config import Settings
+from kbs.errors import DependencyFault
 from kbs.web.asgi import BrokerAsgi
 from kbs.web.log import JsonFormatter
 from kbs.web.worker import HEAD_LIMIT, BrokerWorker
 
 _FIELDS = 96
+_SWEEP_EVERY = 30  # seconds
 _KEEP_ALIVE = 5  # seconds
 
 _LOG = logging.getLogger("kbs")
@@ -46,7 +51,20 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
     def load(self) -> BrokerAsgi:
         """Called in each worker after the fork."""
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # noqa: TID251 - set by `serve` for its own workers
-        return build(self._data, self._settings, shared_metrics=shared).asgi()
+        broker = build(self._data, self._settings, shared_metrics=shared)
+        threading.Thread(target=_sweep, args=(broker,), name="sweep", daemon=True).start()
+        atexit.register(broker.close)  # signs what the audit log still holds unsigned
+        return broker.asgi()
+
+
+def _sweep(broker: Broker) -> None:
+    """Forget expired handshakes, for as long as the process lives."""
+    while True:
+        time.sleep(_SWEEP_EVERY)
+        try:
+            broker.handshakes.sweep(broker.clock())
+        except DependencyFault as err:
+            _LOG.warning("sweeping handshakes failed", extra={"members": {"detail": err.operator_detail or str(err)}})
 
 
 def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
