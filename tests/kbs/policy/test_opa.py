@@ -206,7 +206,8 @@ def test_a_text_that_cannot_be_kept_apart_or_does_not_compile_is_broken(opa_sock
 @pytest.mark.opa
 def test_many_policies_and_versions_are_tidied_up(opa_socket: Path) -> None:
     engine = engine_at(opa_socket, timeout=10)
-    policy = dataclasses.replace(EVIDENCE, digest="tidy")  # the server is shared: nobody else's versions under this root
+    # The server is shared: a text of its own, so that nobody else's versions are under this root.
+    policy = dataclasses.replace(EVIDENCE, digest="tidy", text=f"{EVIDENCE.text}\n# tidy\n")
     asked = document({"trust_claims": {"hardware": 2}, "ask": "id"})
     for number in range(8):
         values = snapshot({"id": number}, version=f"tidy {number}")
