@@ -52,6 +52,7 @@ class RunningBroker:
                         return
             except OSError:
                 time.sleep(0.1)
+        self.stop()
         raise AssertionError(self.log.read_text())
 
     @property
