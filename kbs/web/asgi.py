@@ -6,9 +6,10 @@ Both ways run through the same dispatcher. Work that may wait on something outsi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kbs.audit.gate import GroupCommit
@@ -23,6 +24,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+"""Names in lower case, as on the wire otherwise."""
 
 _FAST = frozenset({Access.PUBLIC, Access.HANDSHAKE, Access.TOKEN})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -73,11 +76,28 @@ class BrokerAsgi:
         if plan.route.access not in _FAST or not plan.route.template.startswith("/kbs/"):
             await self._hand_over(plan, scope, target, receive, send)
             return
-        with self._metrics.request(plan.route):
-            response = await self._answer(plan, scope, target, receive)
+        client = scope.get("client")
+        peer = client[0] if client else None
+        response = await self._answer(plan, peer, partial(_read, plan, scope, target, receive, peer))
         await _send(scope, send, response)
         if response.status == _TOO_LARGE:
             await _swallow(receive)
+
+    def answer_whole(
+        self, method: str, target: str, headers: Headers, body: bytes, peer: str | None, port: int | None
+    ) -> Awaitable[HttpResponse] | None:
+        """The answer to a request that is here as a whole, without the detour through ASGI's messages.
+
+        None: not one of the hot routes, or refused before its body is looked at; the ASGI way answers it.
+        """
+        listener = self._listeners.get(port, Listener.GUEST) if port is not None else Listener.GUEST
+        try:
+            plan = self._dispatcher.plan(method, target, listener)
+        except KbsError:
+            return None
+        if plan.route.access not in _FAST or not plan.route.template.startswith("/kbs/"):
+            return None
+        return self._answer(plan, peer, partial(_whole, plan, method, target, headers, body, peer))
 
     async def _hand_over(self, plan: Plan, scope: Scope, target: str, receive: Receive, send: Send) -> None:
         """Let Flask answer, with the whole body at hand: its threads are few and never wait for a slow peer."""
@@ -99,13 +119,17 @@ class BrokerAsgi:
 
         await self._fallback({**scope, "headers": headers}, replay, send)
 
-    async def _answer(self, plan: Plan, scope: Scope, target: str, receive: Receive) -> HttpResponse:
+    async def _answer(
+        self, plan: Plan, peer: str | None, read: Callable[[], HttpRequest | Awaitable[HttpRequest]]
+    ) -> HttpResponse:
+        """Guards, handler, audit gate. read: gives the request once it may be read."""
         prepared: Prepared | None = None
         recorded = False
+        start = self._metrics.begin()
         try:
-            client = scope.get("client")
-            self._dispatcher.admit(plan, client[0] if client else None)
-            request = await _read(plan, scope, target, receive)
+            self._dispatcher.admit(plan, peer)
+            incoming = read()
+            request = incoming if isinstance(incoming, HttpRequest) else await incoming
             prepared = self._dispatcher.prepare(plan, request)
             outcome = prepared.outcome
             if isinstance(outcome, Deferred):
@@ -121,7 +145,7 @@ class BrokerAsgi:
             response = self._dispatcher.problem(err, prepared, recorded=recorded, family=plan.route.family)
         except Exception as err:  # noqa: BLE001 - the wall of this edge: what no other wall caught is our bug
             response = self._dispatcher.problem(bug(err), prepared, family=plan.route.family)
-        self._metrics.outcome(plan.route, response.status)
+        self._metrics.end(start, plan.route, response.status)
         return response
 
 
@@ -132,29 +156,57 @@ def _target(scope: Scope) -> str:
     return target.decode("latin-1")
 
 
-async def _read(plan: Plan, scope: Scope, target: str, receive: Receive) -> HttpRequest:
-    cookie = authorization = length = encoding = if_match = if_none_match = None
-    for name, value in scope["headers"]:
-        match name:
-            case b"cookie":
-                cookie = session_cookie(value.decode("latin-1")) if cookie is None else cookie
-            case b"authorization":
-                authorization = _joined(authorization, value)
-            case b"content-length":
-                length = _joined(length, value)
-            case b"content-encoding":
-                encoding = _joined(encoding, value)
-            case b"if-match":
-                if_match = _joined(if_match, value)
-            case b"if-none-match":
-                if_none_match = _joined(if_none_match, value)
-    body = await _read_body(plan, length, receive)
-    if encoding is not None:
-        body = inflate(body, encoding, plan.max_body)
-    client = scope.get("client")
+async def _read(plan: Plan, scope: Scope, target: str, receive: Receive, peer: str | None) -> HttpRequest:
+    fields = _fields(scope["headers"])
+    body = await _read_body(plan, fields.length, receive)
+    return _request(plan, scope["method"], target, fields, body, peer)
+
+
+def _whole(plan: Plan, method: str, target: str, headers: Headers, body: bytes, peer: str | None) -> HttpRequest:
+    if len(body) > plan.max_body:
+        raise too_large(plan.max_body)
+    return _request(plan, method, target, _fields(headers), body, peer)
+
+
+def _request(plan: Plan, method: str, target: str, fields: _Fields, body: bytes, peer: str | None) -> HttpRequest:
+    if fields.encoding is not None:
+        body = inflate(body, fields.encoding, plan.max_body)
     return HttpRequest(
-        scope["method"], target, cookie, authorization, if_match, if_none_match, body, client[0] if client else None
+        method, target, fields.cookie, fields.authorization, fields.if_match, fields.if_none_match, body, peer
     )
+
+
+class _Fields:
+    """The request's header fields that anything here looks at."""
+
+    __slots__ = ("authorization", "cookie", "encoding", "if_match", "if_none_match", "length")
+
+    def __init__(self) -> None:
+        self.cookie: str | None = None
+        self.authorization: str | None = None
+        self.length: str | None = None
+        self.encoding: str | None = None
+        self.if_match: str | None = None
+        self.if_none_match: str | None = None
+
+
+def _fields(headers: Headers) -> _Fields:
+    found = _Fields()
+    for name, value in headers:
+        if name == b"cookie":
+            if found.cookie is None:
+                found.cookie = session_cookie(value.decode("latin-1"))
+        elif name == b"authorization":
+            found.authorization = _joined(found.authorization, value)
+        elif name == b"content-length":
+            found.length = _joined(found.length, value)
+        elif name == b"content-encoding":
+            found.encoding = _joined(found.encoding, value)
+        elif name == b"if-match":
+            found.if_match = _joined(found.if_match, value)
+        elif name == b"if-none-match":
+            found.if_none_match = _joined(found.if_none_match, value)
+    return found
 
 
 def _joined(before: str | None, value: bytes) -> str:

@@ -62,9 +62,11 @@ def _answer(
         plan = dispatcher.plan(_method(), target, listener)
     except KbsError as err:
         return dispatcher.problem(err)
-    with metrics.request(plan.route):
-        response = _dispatch(dispatcher, append, plan, target)
-    metrics.outcome(plan.route, response.status)
+    if not plan.route.template.startswith("/kbs"):
+        return _dispatch(dispatcher, append, plan, target)
+    start = metrics.begin()
+    response = _dispatch(dispatcher, append, plan, target)
+    metrics.end(start, plan.route, response.status)
     return response
 
 

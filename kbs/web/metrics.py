@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -54,22 +52,19 @@ class Metrics:
         )
         unsafe.set(len(insecure))
 
-    @contextmanager
-    def request(self, route: Route) -> Iterator[None]:
-        """Count and time one request."""
-        if not route.template.startswith("/kbs"):
-            yield
-            return
+    def begin(self) -> float:
+        """Count a request below `/kbs`; what to hand to `end`."""
         self._requests.inc()
         self._active.inc()
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self._duration.observe(perf_counter() - start)
-            self._active.dec()
+        return perf_counter()
 
-    def outcome(self, route: Route, status: int) -> None:
+    def end(self, start: float, route: Route, status: int) -> None:
+        """Time the request that began at `start` and count what became of it."""
+        self._duration.observe(perf_counter() - start)
+        self._active.dec()
+        self._outcome(route, status)
+
+    def _outcome(self, route: Route, status: int) -> None:
         """Count what became of a guest's request."""
         if route.family is Family.AUTH:
             total, good, bad = self._auth

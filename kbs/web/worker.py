@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable
 from typing import Any, Final
 
-from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.asgi.protocol import ASGIProtocol, _get_cached_date_header, _get_cached_status_line
 from gunicorn.workers.gasgi import ASGIWorker
+
+from kbs.web.asgi import BrokerAsgi
+from kbs.web.model import HttpResponse
 
 HEAD_LIMIT: Final = 131_072  # octets, request line and final empty line included (KBS protocol 1.1)
 HEAD_SECONDS: Final = 5.0
@@ -21,6 +25,8 @@ _TLS_SECONDS: Final = 5.0
 _TLS_CLOSE_SECONDS: Final = 1.0  # for the peer's close_notify, which one that hangs never sends
 _SWEEP_SECONDS: Final = 1.0
 _BACKLOG: Final = 1024
+_SERVER: Final = b"Server: kbs\r\n"
+_CLOSING: Final = frozenset({413})
 
 
 class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
@@ -68,6 +74,54 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
             return self._head_size
         fields = sum(len(name) + len(value) + 4 for name, value in request.headers_bytes)
         return len(request.method) + len(request.uri) + len("  HTTP/1.1\r\n") + fields + 2
+
+    async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
+        """Answer a hot route at once when the whole request is here; gunicorn's way answers everything else.
+
+        What it saves is ASGI's scope, messages and a task for each request, about a third of gunicorn's cost.
+        Returns whether the connection stays open.
+        """
+        answer = self._answer_whole(request, sockname, peername)
+        if answer is None:
+            keep: bool = await super()._serve_http_request(request, sockname, peername)
+            return keep
+        response = await answer
+        close = self._will_close(request, False) or response.status in _CLOSING
+        if not self._closed:
+            self._write_response(request, response, close=close)
+            if self._flow_control is not None and self._flow_control.write_paused:
+                await self._flow_control.drain()
+        return not close
+
+    def _answer_whole(self, request: Any, sockname: Any, peername: Any) -> Awaitable[HttpResponse] | None:
+        receiver = self._body_receiver
+        if not isinstance(self.app, BrokerAsgi) or receiver is None or not receiver._complete or request.chunked:
+            return None
+        answer = self.app.answer_whole(
+            request.method,
+            request.uri,
+            request.headers_bytes,
+            b"".join(receiver._chunks),
+            peername[0] if peername else None,
+            sockname[1] if sockname else None,
+        )
+        if answer is not None:
+            receiver._chunks.clear()
+            receiver._buffered = 0
+            self._maybe_resume_reading()
+        return answer
+
+    def _write_response(self, request: Any, response: HttpResponse, *, close: bool) -> None:
+        """Status line, fields and body in one write; the fields are our own, so none needs checking here."""
+        lines = [_get_cached_status_line(request.version, response.status), _SERVER, _get_cached_date_header()]
+        if response.content_type is not None:
+            lines.append(b"Content-Type: " + response.content_type.encode() + b"\r\n")
+        lines += [f"{name}: {value}\r\n".encode() for name, value in response.headers]
+        if close:
+            lines.append(b"Connection: close\r\n")
+        lines.append(b"Content-Length: %d\r\n\r\n" % len(response.body))
+        lines.append(response.body)
+        self._safe_write(b"".join(lines))
 
     def check(self, now: float) -> None:
         """Close a connection that has kept us waiting for one head or one body for too long."""
