@@ -236,8 +236,18 @@ def _check_uncommon(value: object) -> Iterable[object]:
 
 def _is_plain(value: object, depth: int) -> bool:
     """Objects and strings only, ASCII names: there, sorted compact JSON *is* RFC 8785 (runtime data is such)."""
-    if type(value) is str:
-        return True
-    if type(value) is not dict or depth == 0:
-        return False
-    return all(type(name) is str and name.isascii() and _is_plain(member, depth - 1) for name, member in value.items())
+    level = [value]
+    while level and depth >= 0:
+        below: list[object] = []
+        for each in level:
+            if type(each) is dict:
+                for name, member in each.items():
+                    if type(name) is not str or not name.isascii():
+                        return False
+                    if type(member) is not str:
+                        below.append(member)
+            elif type(each) is not str:
+                return False
+        level = below
+        depth -= 1
+    return not level

@@ -112,8 +112,8 @@ class GroupCommit:
         *,
         together: Callable[[], AbstractContextManager[None]] = nullcontext,
         write_head: Callable[[], None] = _nothing,
-        patience: float = 0.005,
-        rest: float = 5.0,
+        patience: float = 0.02,
+        rest: float = 2.0,
     ) -> None:
         self._append = log_append
         self._together = together

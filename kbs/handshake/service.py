@@ -12,7 +12,7 @@ import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 
 from kbs.attestation.ear import EarSettings, ear_claims
 from kbs.attestation.init_data import InitData, parse_init_data
@@ -39,6 +39,7 @@ from kbs.tokens.acceptor import TokenAcceptor
 from kbs.tokens.issuer import IssuedToken, TokenIssuer
 
 _MAX_RECENT = 512
+_KEPT_REQUEST = 512  # octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,8 @@ class Handshakes:
         self._clock = clock
         self._random = random
         self._recent = _RecentTokens()
+        # guests of one release send the same octets; only what decoded is kept
+        self._decode_request = lru_cache(maxsize=256)(partial(rcar.decode_request, enabled=enabled))
 
     def challenge(self, body: bytes) -> Opened:
         """Answer `POST auth`.
@@ -140,7 +143,7 @@ class Handshakes:
         Raises:
             MalformedMessage, UnsupportedVersion, TeeNotEnabled: the request was at fault; no cookie is made.
         """
-        request = rcar.decode_request(body, self._enabled)
+        request = self._decode_request(body) if len(body) <= _KEPT_REQUEST else rcar.decode_request(body, self._enabled)
         nonce = rcar.new_nonce(self._random)
         message = rcar.Challenge(nonce, rcar.challenge_extra_params(request.tee, request.extra_params)).encode()
         expires = self._clock() + self._challenge_ttl
@@ -250,6 +253,8 @@ def _requests(
             init_data=init_data,
         )
     ]
+    if not message.additional:
+        return found
     device = runtime_data.device_runtime_data(message.nonce, message.tee_key)
     found += [
         VerificationRequest(
