@@ -6,6 +6,7 @@ Every worker wires a broker of its own after the fork, so no connection, thread 
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import ssl
@@ -30,6 +31,7 @@ from kbs.web.worker import HEAD_LIMIT, BrokerWorker
 
 _FIELDS = 96
 _SWEEP_EVERY = 30  # seconds
+_GC_THRESHOLD = 20_000  # allocations: requests make no cycles, so looking for them seldom is enough
 _KEEP_ALIVE = 5  # seconds
 
 _LOG = logging.getLogger("kbs")
@@ -54,13 +56,21 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
         broker = build(self._data, self._settings, shared_metrics=shared)
         threading.Thread(target=_sweep, args=(broker,), name="sweep", daemon=True).start()
         atexit.register(broker.close)  # signs what the audit log still holds unsigned
+        gc.collect()
+        gc.freeze()  # what is here now stays; the collector need not look at it again
+        gc.set_threshold(_GC_THRESHOLD)
         return broker.asgi()
 
 
 def _sweep(broker: Broker) -> None:
-    """Forget expired handshakes, for as long as the process lives."""
+    """Write the metrics of quiet times and forget expired handshakes, for as long as the process lives."""
+    seconds = 0
     while True:
-        time.sleep(_SWEEP_EVERY)
+        time.sleep(1)
+        broker.metrics.flush()
+        seconds += 1
+        if seconds % _SWEEP_EVERY:
+            continue
         try:
             broker.handshakes.sweep(broker.clock())
         except DependencyFault as err:

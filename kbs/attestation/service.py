@@ -286,7 +286,7 @@ def _refuse_wide_integers(value: Json) -> None:
     if kind is int:
         if not -(1 << 63) <= value < 1 << 63:
             raise EvidenceMalformed("a claim is an integer of more than 64 bits")
-    elif isinstance(value, Mapping):
+    elif kind is dict or isinstance(value, Mapping):
         for member in value.values():
             _refuse_wide_integers(member)
     elif isinstance(value, list | tuple):

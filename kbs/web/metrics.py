@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
+from threading import Lock
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -10,6 +13,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from kbs.web.model import Access, Family, Route
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
+_FLUSH_EVERY = 1.0  # seconds
+_OK, _UNAUTHORIZED, _FORBIDDEN, _FAULT = 200, 401, 403, 500
 _DURATIONS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.5, 1.0)
 
 
@@ -24,6 +29,10 @@ class Metrics:
 
     def __init__(self, version: str, insecure: tuple[str, ...], *, shared: bool) -> None:
         self._shared = shared
+        self._in_flight = 0
+        self._notes: list[tuple[float, Route, int]] = []
+        self._flush_at = 0.0
+        self._lock = Lock()
         self._registry = CollectorRegistry()
         registry = self._registry
         self._requests = Counter("kbs_http_requests", "Requests below /kbs", registry=registry)
@@ -53,42 +62,61 @@ class Metrics:
         unsafe.set(len(insecure))
 
     def begin(self) -> float:
-        """Count a request below `/kbs`; what to hand to `end`."""
-        self._requests.inc()
-        self._active.inc()
+        """A request below `/kbs` begins; what to hand to `end`."""
+        self._in_flight += 1
         return perf_counter()
 
     def end(self, start: float, route: Route, status: int) -> None:
-        """Time the request that began at `start` and count what became of it."""
-        self._duration.observe(perf_counter() - start)
-        self._active.dec()
-        self._outcome(route, status)
+        """The request that began at `start` ends.
 
-    def _outcome(self, route: Route, status: int) -> None:
-        """Count what became of a guest's request."""
+        Only noted here: the shared counters are written once a second, so that a request pays next to nothing.
+        """
+        now = perf_counter()
+        self._in_flight -= 1
+        self._notes.append((now - start, route, status))
+        if now >= self._flush_at:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted into the shared counters."""
+        with self._lock:
+            self._flush_at = perf_counter() + _FLUSH_EVERY
+            notes, self._notes = self._notes, []
+            self._active.set(self._in_flight)
+            self._requests.inc(len(notes))
+            counted: dict[Counter, int] = {}
+            buckets = [0] * (len(_DURATIONS) + 1)
+            for seconds, route, status in notes:
+                buckets[bisect_left(_DURATIONS, seconds)] += 1
+                for counter in self._counters(route, status):
+                    counted[counter] = counted.get(counter, 0) + 1
+            for counter, count in counted.items():
+                counter.inc(count)
+            # the library has no way to observe many at once; its buckets are the same for all of 0.x
+            self._duration._sum.inc(sum(seconds for seconds, _, _ in notes))
+            for bucket, count in zip(self._duration._buckets, buckets, strict=True):
+                if count:
+                    bucket.inc(count)
+
+    def _counters(self, route: Route, status: int) -> Sequence[Counter]:
+        """What one request counts for."""
         if route.family is Family.AUTH:
             total, good, bad = self._auth
-            total.inc()
-            (good if status == 200 else bad).inc()
-        elif route.family is Family.ATTEST:
-            self._attestation_requests.inc()
-            if status == 200:
-                self._attestation_successes.inc()
-            elif status == 401:
-                self._attestation_failures.inc()
-            else:
-                self._attestation_errors.inc()
-        elif route.access is Access.TOKEN and status != 401:
-            self._evaluations.inc()
-            if status == 403:
-                self._violations.inc()
-            elif status >= 500:
-                self._policy_errors.inc()
-            else:
-                self._approvals.inc()
+            return total, good if status == _OK else bad
+        if route.family is Family.ATTEST:
+            if status == _OK:
+                return self._attestation_requests, self._attestation_successes
+            refused = status == _UNAUTHORIZED
+            return self._attestation_requests, self._attestation_failures if refused else self._attestation_errors
+        if route.access is not Access.TOKEN or status == _UNAUTHORIZED:
+            return ()
+        if status == _FORBIDDEN:
+            return self._evaluations, self._violations
+        return self._evaluations, self._policy_errors if status >= _FAULT else self._approvals
 
     def exposition(self) -> bytes:
         """The text format of Prometheus."""
+        self.flush()
         if not self._shared:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
