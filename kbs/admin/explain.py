@@ -25,6 +25,8 @@ _OUTCOMES = {
     "admin.refused": "refused",
 }
 _AFFIRMING = range(-32, 32)  # AR4SI tiers: the affirming band and, inside it, none
+_STRUCTURED = ("findings", "vectors", "policies", "policy_names", "status")
+_CUT_MEMBERS = {"cut_octets", "sha256"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Explanation:
     causes: tuple[Cause, ...]
     rules: Mapping[str, str]
     attestation: str | None
+    cut: tuple[str, ...] = ()  # members that were too long for their record; what they held is not explained
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""
@@ -77,6 +80,7 @@ class Explanation:
             ],
             "rules": dict(self.rules),
             "attestation": self.attestation,
+            "cut": list(self.cut),
         }
 
 
@@ -89,6 +93,7 @@ def explain(decision: str, find: Find) -> Explanation:
     record = _decisive(decision, find)
     causes: list[Cause] = []
     rules: dict[str, str] = {}
+    cut = _cut(record)
     attestation = record.get("attestation")
     if "policy" in record:
         rules["resource policy"] = _named(record.get("policy_name"), record["policy"])
@@ -96,8 +101,10 @@ def explain(decision: str, find: Find) -> Explanation:
         _from_appraisal(record, causes, rules)
     elif record["kind"] == "release.denied":
         causes += _from_resource_policy(record)
-        if attestation is not None:
-            _from_appraisal(_decisive(attestation, find), causes, rules)
+        appraisal = None if attestation is None else _last(attestation, find)
+        if appraisal is not None:  # that of a foreign issuer is in its own log
+            _from_appraisal(appraisal, causes, rules)
+            cut += _cut(appraisal)
     return Explanation(
         decision=decision,
         time=record["time"],
@@ -108,14 +115,39 @@ def explain(decision: str, find: Find) -> Explanation:
         causes=tuple(causes),
         rules=rules,
         attestation=attestation,
+        cut=tuple(dict.fromkeys(cut)),
     )
 
 
 def _decisive(decision: str, find: Find) -> Mapping[str, Any]:
-    for record in reversed(find(decision)):
-        if record["kind"] in _OUTCOMES:
-            return record
-    raise ResourceNotFound(f"no decision {decision} in the audit log")
+    record = _last(decision, find)
+    if record is None:
+        raise ResourceNotFound(f"no decision {decision} in the audit log")
+    return record
+
+
+def _last(decision: str, find: Find) -> Mapping[str, Any] | None:
+    """The last record of a decision that says how it went."""
+    return next((record for record in reversed(find(decision)) if record["kind"] in _OUTCOMES), None)
+
+
+def _cut(record: Mapping[str, Any]) -> list[str]:
+    """Names of structured members that the audit log cut (`kbs.audit.lines.encode_event`)."""
+    return [name for name in _STRUCTURED if name in record and _is_cut(record[name])]
+
+
+def _is_cut(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.keys() == _CUT_MEMBERS and type(value["cut_octets"]) is int
+
+
+def _table(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = record.get(name)
+    return found if isinstance(found, Mapping) and not _is_cut(found) else {}
+
+
+def _findings(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    found = record.get("findings")
+    return found if isinstance(found, list) else ()
 
 
 def _subject(record: Mapping[str, Any]) -> str:
@@ -127,20 +159,27 @@ def _subject(record: Mapping[str, Any]) -> str:
 
 
 def _from_appraisal(record: Mapping[str, Any], causes: list[Cause], rules: dict[str, str]) -> None:
-    """Failed comparisons of the trust claims that are not in the affirming band."""
+    """Failed comparisons of the trust claims that are not in the affirming band.
+
+    Where the vectors were cut it is not known which claims those are: every failed comparison is shown.
+    """
     if record["kind"] != "evidence.accepted":
         return
-    for submod, digest in record.get("policies", {}).items():
-        rules[f"evidence policy of {submod}"] = _named(record.get("policy_names", {}).get(submod), digest)
+    names = _table(record, "policy_names")
+    for submod, digest in _table(record, "policies").items():
+        rules[f"evidence policy of {submod}"] = _named(names.get(submod), digest)
     rules["reference values"] = record["references"]
-    for finding in record.get("findings", ()):
-        vector = record["vectors"].get(finding["submod"], {})
-        if not finding["ok"] and vector.get(finding["rule"], 0) not in _AFFIRMING:
+    vectors = None if "vectors" in _cut(record) else _table(record, "vectors")
+    for finding in _findings(record):
+        if finding["ok"]:
+            continue
+        vector = None if vectors is None else vectors.get(finding["submod"], {})
+        if vector is None or vector.get(finding["rule"], 0) not in _AFFIRMING:
             causes.append(_cause(finding["submod"], finding))
 
 
 def _from_resource_policy(record: Mapping[str, Any]) -> list[Cause]:
-    return [_cause("resource policy", finding) for finding in record.get("findings", ()) if not finding["ok"]]
+    return [_cause("resource policy", finding) for finding in _findings(record) if not finding["ok"]]
 
 
 def _cause(where: str, finding: Mapping[str, Any]) -> Cause:
@@ -159,13 +198,31 @@ def _mend(finding: Mapping[str, Any]) -> str | None:
     """The command that would make this comparison succeed; only sense for a value somebody vouches for."""
     if finding["reference"] is None or finding["seen"] is None:
         return None
-    expected = finding["expected"]
-    wanted = [*expected, finding["seen"]] if isinstance(expected, list) else finding["seen"]
-    if expected is None:
-        wanted = [finding["seen"]]
+    wanted = _wanted(finding["seen"], finding["expected"])
+    if wanted is None:
+        return None
     text = json.dumps(wanted, separators=(",", ":"))
     # a guest chose what was seen, and somebody will paste this into a shell
     return f"kbs reference set {shlex.quote(finding['reference'])} {shlex.quote(text)}"
+
+
+def _wanted(seen: Any, expected: Any) -> Any:
+    """The reference value under which `seen` would do; None if the finding does not tell.
+
+    What is registered tells which form the policy compares with: a list, of which the claim must be a member, or a
+    single value. One that holds the claim already and did not do has the wrong form. While nothing is registered a
+    list it is, which is what nearly all policies want.
+    """
+    if isinstance(expected, list):
+        return seen if _same(seen, expected) else [*expected, seen]
+    if isinstance(seen, list):
+        return None  # the policy looks for one value in it, and which one is not known
+    return [seen] if expected is None or _same(seen, [expected]) else seen
+
+
+def _same(seen: Any, values: list[Any]) -> bool:
+    """Whether one of the values is `seen` as JSON has it, where true is not 1."""
+    return json.dumps(seen, sort_keys=True) in (json.dumps(value, sort_keys=True) for value in values)
 
 
 def _named(name: str | None, digest: str) -> str:

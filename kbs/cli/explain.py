@@ -57,6 +57,8 @@ def _show(found: Mapping[str, Any], place: Place) -> None:
             out.print(f"  {name:<12} {_safe(found[name])}")
     for name, version in found.get("rules", {}).items():
         out.print(f"  {_safe(name)}: {_safe(version)}")
+    for name in found.get("cut", []):
+        out.print(f"[yellow]  {_safe(name)} were too long for the audit record: this explanation is incomplete[/]")
     causes = found.get("causes", [])
     if not causes:
         return
