@@ -105,10 +105,9 @@ class MemoryHandshakeStore:
     def sweep(self, now: datetime) -> int:
         """Forget what expired."""
         with self._lock:
-            self._swept = max(self._swept, now)
             old = [name for name, found in self._claims.items() if found.expires <= now]
             for name in old:
-                del self._claims[name]
+                self._swept = max(self._swept, self._claims.pop(name).expires)
             return len(old)
 
     def together(self) -> AbstractContextManager[None]:
@@ -129,7 +128,7 @@ FORMAT: Final = Format(
             serial INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, state INTEGER NOT NULL,
             owner TEXT NOT NULL, expires INTEGER NOT NULL, token BLOB
         ) STRICT""",
-        # one row: whose boot this is, the epoch made for it, and the latest moment a sweep was told
+        # one row: whose boot this is, the epoch made for it, and the latest expiry that a sweep forgot
         """CREATE TABLE boot (
             one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, epoch BLOB NOT NULL, swept INTEGER NOT NULL
         ) STRICT""",
@@ -152,7 +151,9 @@ _REFUSE = f"UPDATE claims SET state = {_SPENT} WHERE id = ? AND state = {_IN_PRO
 _RELEASE = f"DELETE FROM claims WHERE id = ? AND state = {_IN_PROGRESS}"  # noqa: S608
 _TOKEN = f"SELECT token FROM claims WHERE id = ? AND state = {_FINISHED} AND expires > ?"  # noqa: S608
 _STEP = f"SELECT max(serial) FROM (SELECT serial FROM claims WHERE serial > ? ORDER BY serial LIMIT {_SWEEP_STEP})"  # noqa: S608
-_SWEEP = "DELETE FROM claims WHERE serial > ? AND serial <= ? AND expires <= ?"
+_EXPIRED = "FROM claims WHERE serial > ? AND serial <= ? AND expires <= ?"
+_SWEEP = f"DELETE {_EXPIRED}"
+_REMEMBER = f"UPDATE boot SET swept = max(swept, (SELECT coalesce(max(expires), 0) {_EXPIRED}))"  # noqa: S608
 
 
 class SqliteHandshakeStore:
@@ -271,11 +272,10 @@ class SqliteHandshakeStore:
         return self.epoch + challenge_id.encode()
 
     def sweep(self, now: datetime) -> int:
-        """Forget what expired. From now on no challenge that expires before `now` can be claimed, should the clock
-        step back: its row may be among the forgotten ones.
+        """Forget what expired. From now on no challenge that expires as early as one of these can be claimed, should
+        the clock step back: its row may be among the forgotten ones. How far the clock was ahead does not matter.
         """
         at = _micros(now)
-        self._link.use(lambda db: db.execute("UPDATE boot SET swept = max(swept, ?)", (at,)))
         total, low = 0, -1
         while True:
             high, gone = self._link.use(partial(_sweep_step, low=low, at=at))
@@ -294,10 +294,14 @@ class SqliteHandshakeStore:
 
 def _sweep_step(db: sqlite3.Connection, low: int, at: int) -> tuple[int, int]:
     """Delete what expired among the next rows above `low`; the last row looked at, and how many are gone."""
+    db.execute("BEGIN IMMEDIATE")
     high = db.execute(_STEP, (low,)).fetchone()[0]
-    if high is None:
-        return low, 0
-    return high, db.execute(_SWEEP, (low, high, at)).rowcount
+    gone = 0
+    if high is not None:
+        db.execute(_REMEMBER, (low, high, at))
+        gone = db.execute(_SWEEP, (low, high, at)).rowcount
+    db.execute("COMMIT")
+    return (low if high is None else high), gone
 
 
 def _started(pid: int) -> str | None:

@@ -258,6 +258,26 @@ def test_a_clock_that_steps_back_revives_nothing(site: Site, seen: list[str]) ->
         assert verifications(seen, opened) == 1
 
 
+YEAR = 365 * 86_400
+
+
+def test_a_clock_that_ran_ahead_for_a_while(worker: Worker, seen: list[str]) -> None:
+    """A wrong time server (F5): what was spent meanwhile stays spent, and new guests are served once it is right."""
+    before = begin(worker)
+    assert worker.attest(before.bodies["same body"], before.cookie).status == 200
+    worker.clock.advance(YEAR)
+    ahead = begin(worker)
+    worker.attest(ahead.bodies["same body"], ahead.cookie)
+    assert worker.broker.handshakes.sweep(worker.clock()) == 1
+    worker.clock.advance(-YEAR)
+    for variant in VARIANTS:
+        assert outcome(worker.attest(before.bodies[variant], before.cookie)) == (401, "challenge_used")
+    assert verifications(seen, before) == 1
+    worker.clock.advance(1)
+    guest = worker.guest()
+    assert guest.get_resource(PATH) == SECRET
+
+
 def at_once(one: Worker, two: Worker, requests: tuple[Request, Request]) -> list[Answer]:
     """Both requests at the same moment; to one worker in the way its edge runs them side by side."""
     if one is two:
