@@ -13,14 +13,13 @@ export PATH := $(abspath $(OPA_DIR)):$(PATH)
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
-# gunicorn-h1c comes as source only. setuptools, first and by its hash, builds it: build isolation would fetch one unhashed.
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-fast.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) ..."
-	@awk '/^setuptools==/,/#/' requirements.lock > $(VENV)/first.txt
-	@$(INSTALL) --require-hashes -r $(VENV)/first.txt
-	@$(INSTALL) --no-build-isolation --require-hashes -r requirements.lock
+	@$(INSTALL) --only-binary :all: --require-hashes -r requirements.lock
+	@$(INSTALL) --no-build-isolation --no-deps --require-hashes -r requirements-fast.lock 2> $(VENV)/fast.log \
+		|| echo "no C compiler or no Python headers here: HTTP heads are parsed in Python, a little slower ($(VENV)/fast.log)"
 	@$(INSTALL) --no-build-isolation --no-deps -e .
 	@touch $@
 
@@ -52,6 +51,9 @@ opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --extra dev --output-file requirements.lock pyproject.toml
+	@$(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["fast"][0])' \
+		| $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file requirements-fast.lock -
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results

@@ -88,7 +88,7 @@ def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
         "worker_connections": server.max_connections,
         "asgi_loop": "uvloop",
         "asgi_lifespan": "off",
-        "http_parser": "fast",
+        "http_parser": "auto",  # in C where gunicorn-h1c is installed
         "keepalive": _KEEP_ALIVE,
         "limit_request_line": 65_534,
         "limit_request_field_size": HEAD_LIMIT,

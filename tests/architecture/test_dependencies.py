@@ -29,14 +29,13 @@ IMPORT_NAMES: Mapping[str, str] = {
 }
 USED_BY_NAME: Mapping[str, tuple[str, str]] = {
     "editables": ("Makefile", "--no-build-isolation --no-deps -e ."),
-    "gunicorn-h1c": ("kbs/server.py", '"http_parser": "fast"'),
     "hatchling": ("pyproject.toml", 'build-backend = "hatchling.build"'),
     "import-linter": ("Makefile", "lint-imports"),
     "mypy": ("Makefile", "$(BIN)/mypy"),
     "pip-tools": ("Makefile", "pip-compile"),
     "pytest-socket": ("pyproject.toml", "--disable-socket"),
     "ruff": ("Makefile", "ruff check"),
-    "setuptools": ("Makefile", "/^setuptools==/"),
+    "setuptools": ("Makefile", "--no-build-isolation --no-deps --require-hashes -r requirements-fast.lock"),
     "uvloop": ("kbs/server.py", '"asgi_loop": "uvloop"'),
     "werkzeug": ("pyproject.toml", "werkzeug>=3.1.9"),  # under flask; named for its floor alone
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -112,6 +113,10 @@ def test_a_chunked_upload_is_stored_whole(server: RunningBroker) -> None:
     assert json.loads(listed[2])["versions"][0]["size"] == "11"
 
 
+UNKNOWN_CODING = 400 if importlib.util.find_spec("gunicorn_h1c") else 501
+"""gunicorn's two parsers of HTTP heads differ here; both refuse and close."""
+
+
 @pytest.mark.parametrize(
     ("octets", "status"),
     [
@@ -121,7 +126,7 @@ def test_a_chunked_upload_is_stored_whole(server: RunningBroker) -> None:
         (b"GET /healthz HTTP/1.1\r\n\r\n", 200),  # no Host
         (request("POST", "/kbs/v0/auth", "Content-Length: 1", "Content-Length: 2", body=b"x"), 400),
         (request("POST", "/kbs/v0/auth", "Transfer-Encoding: chunked", body=b"x"), 400),
-        (request("POST", "/kbs/v0/auth", "Transfer-Encoding: nope"), 400),
+        (request("POST", "/kbs/v0/auth", "Transfer-Encoding: nope"), UNKNOWN_CODING),
         (b"nonsense\r\n\r\n", 400),
         (request("GET", "/" + "a" * 65_600), 414),
     ],
