@@ -17,7 +17,7 @@ import click
 import httpx
 
 from kbs import config
-from kbs.cli.output import fail, print_json
+from kbs.cli.output import fail, print_json, warn
 from kbs.client.admin import AdminClient
 from kbs.client.errors import (
     AdminRefused,
@@ -63,7 +63,9 @@ class Place:
         Raises:
             ClientMisconfigured: an address, token or CA file that cannot work.
         """
-        return AdminClient(self.url, token_file=self.token_file, ca_file=self.ca_file, transport=self.transport)
+        return AdminClient(
+            self.url, token_file=self.token_file, ca_file=self.ca_file, transport=self.transport, on_warning=warn
+        )
 
 
 def broker_options(

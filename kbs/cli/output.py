@@ -71,6 +71,11 @@ def fail(err: KbsError | str, *, hint: str | None = None) -> None:
         out.print(f"[dim]try:[/] {escape(printable(hint))}")
 
 
+def warn(text: str) -> None:
+    """One line on what was done all the same."""
+    console(stderr=True).print(f"[yellow]warning:[/] {escape(printable(text))}")
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write a secret to a file of mode 0600, whole, in place of an earlier one; devices and pipes are written to."""
     if path.exists() and not path.is_file():

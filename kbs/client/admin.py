@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,7 @@ class AdminClient:
             broker that lets everybody in.
         ca_file: PEM of the only roots to trust; None: the system's.
         insecure_http: send the token over plain HTTP to another machine than this one.
+        on_warning: told what the broker has to say about a change that it made all the same.
 
     Methods raise `ClientError`: `Refused` and its classes for a no, `Unreachable`, `UnexpectedAnswer`.
     `expected` is the version that must be current for a change to be made (0: there must be none); a lost
@@ -69,8 +70,10 @@ class AdminClient:
         user_agent: str = USER_AGENT,
         timeout: float = TIMEOUT,
         transport: httpx.BaseTransport | None = None,
+        on_warning: Callable[[str], None] | None = None,
     ) -> None:
         self._token = _token(token, token_file)
+        self._on_warning = on_warning
         self._connection = Connection(
             base_url, ca_file=ca_file, user_agent=user_agent, timeout=timeout, transport=transport
         )
@@ -190,8 +193,9 @@ class AdminClient:
         return IssuedToken.read(self._json("POST", "admin/tokens", message))
 
     def revoke_token(self, token_id: str) -> None:
-        """End a token before its time."""
-        self._send("DELETE", f"admin/tokens/{_segments(token_id)}")
+        """End a token before its time. Ids that do not fit a path travel in the query."""
+        fits = "/" not in token_id and _fits_path(token_id)
+        self._send("DELETE", f"admin/tokens/{token_id}" if fits else f"admin/tokens?id={quote(token_id, safe='')}")
 
     def decision(self, decision_id: str) -> dict[str, Json]:
         """The explanation of one decision, as `kbs explain --json` prints it."""
@@ -251,6 +255,9 @@ class AdminClient:
         response = self._connection.send(method, target, content=content, headers={**(headers or {}), **authorized})
         if not is_success(response):
             raise refusal(response)
+        if self._on_warning is not None:
+            for warning in response.headers.get_list("Kbs-Warning"):
+                self._on_warning(warning)
         return response
 
 

@@ -67,6 +67,8 @@ RIGHT: dict[tuple[str, str], tuple[str, bytes, int]] = {
     ("GET", V0 + "admin/decisions/*"): (V0 + "admin/decisions/" + "0" * 32, b"", 404),
     ("GET", V0 + "admin/status"): (V0 + "admin/status", b"", 200),
     ("POST", V0 + "admin/tokens"): (V0 + "admin/tokens", b'{"subject":"ann","role":"auditor"}', 200),
+    ("DELETE", V0 + "admin/reference-values"): (V0 + "admin/reference-values?name=rvps:///svn", b"", 200),
+    ("DELETE", V0 + "admin/tokens"): (V0 + "admin/tokens?id=of%20a%20provider", b"", 200),
     ("DELETE", V0 + "admin/tokens/*"): (V0 + "admin/tokens/some-id", b"", 200),
 }
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from kbs.policy.store import Accepted
 from kbs.protocol import base64url
 from tests.fakes.broker import POLICIES, BrokerUnderTest, Edge, bearer, policy_upload, reference_message
 from tests.protocol.expect import expect
@@ -103,6 +106,40 @@ def test_a_revoked_token_stops_at_once(broker: BrokerUnderTest) -> None:
     expect(broker.admin("GET", "admin/status", token=made["token"]), 401, "AdminAuthAccess", decided=True)
 
 
+@pytest.mark.parametrize("token_id", ["b2b6/..//x", "urn:jwt:1", "id with spaces & signs", "r\u00e4tsel"])
+def test_a_token_whose_id_is_no_path_is_revoked_by_query(broker: BrokerUnderTest, token_id: str) -> None:
+    """Identity providers choose ids as they like."""
+    assert broker.admin("DELETE", f"admin/tokens?id={quote(token_id, safe='')}").status == 200
+    record = broker.audit_records()[-1]
+    assert (record["kind"], record["token_id"]) == ("admin.token_revoked", token_id)
+
+
+@pytest.mark.parametrize("query", ["", "?id=", "?id=a&id=b", "?token=a"])
+def test_a_revocation_by_query_names_exactly_one(standing: BrokerUnderTest, query: str) -> None:
+    expect(standing.admin("DELETE", f"admin/tokens{query}"), 400, "MalformedRequest")
+
+
+def test_warnings_of_a_policy_reach_the_administrator(broker: BrokerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In headers, since the body is upstream's. The compiler quotes the policy, so the text may hold anything."""
+    hostile = "r\u00e4tsel\r\nX-Injected: 1\x00\x1b[2J " + "x" * 1000
+    policies = broker.broker.policies
+    real = policies.set
+
+    def warned(*args: Any, **more: Any) -> Accepted:
+        return replace(real(*args, **more), warnings=("unused variable", hostile, " ", *["w"] * 50))
+
+    monkeypatch.setattr(policies, "set", warned)
+    answer = broker.admin("POST", "resource-policy", policy_upload(SHIPPED))
+    assert (answer.status, answer.body) == (200, b"")
+    found = answer.all("kbs-warning")
+    assert found[0] == "unused variable"
+    assert found[1].startswith("r\\xe4tsel X-Injected: 1[2J xxx")
+    assert len(found[1]) == 500
+    assert 3 <= len(found) <= 16
+    assert answer.header("x-injected") is None
+    assert broker.audit_records()[-1]["warnings"][1] == hostile
+
+
 # --- kbs-client, request by request (KBS protocol 6.4) ---------------------------------------------------------------
 
 
@@ -161,6 +198,26 @@ def test_a_reference_value_with_slashes_in_its_name(broker: BrokerUnderTest) -> 
     absent = broker.admin("GET", "reference-value/a/b")
     expect(absent, 404, "ResourceNotFound")
     assert "No reference value found for the given id: a/b" in absent.json["detail"]
+
+
+def test_a_reference_value_whose_name_is_no_path_is_withdrawn_by_query(broker: BrokerUnderTest) -> None:
+    names = {"rvps:///image/one": [1], "r\u00e4tsel & more": [2], "svn": [3]}
+    assert broker.admin("POST", "reference-value", reference_message(names)).status == 200
+    for query in ("rvps:%2F%2F%2Fimage%2Fone", "r%C3%A4tsel+%26%20more"):
+        assert broker.admin("DELETE", f"admin/reference-values?name={query}").status == 200
+        expect(broker.admin("DELETE", f"admin/reference-values?name={query}"), 404, "ResourceNotFound")
+    left = {each["name"] for each in broker.admin("GET", "admin/reference-values").json}
+    assert "svn" in left
+    assert not left & (names.keys() - {"svn"})
+    withdrawn = [each for each in broker.audit_records() if each.get("action") == "withdraw"]
+    assert [each["names"] for each in withdrawn] == [["rvps:///image/one"], ["r\u00e4tsel & more"]]
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?", "?name", "?name=", "?nam=svn", "?name=svn&name=x", "?name=svn&x=y", "?name=x&"]
+)
+def test_a_withdrawal_by_query_names_exactly_one(standing: BrokerUnderTest, query: str) -> None:
+    expect(standing.admin("DELETE", f"admin/reference-values{query}"), 400, "MalformedRequest")
 
 
 @pytest.mark.parametrize("path", ["reference-value", "reference-value/nope"])

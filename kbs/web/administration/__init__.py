@@ -43,6 +43,13 @@ def routes(
         references.withdraw,
         "reference.changed",
     )
+    yield _change(
+        "DELETE",
+        "/kbs/v0/admin/reference-values",
+        Permission.REFERENCE_WRITE,
+        references.withdraw_named,
+        "reference.changed",
+    )
     yield from _plugin_routes(plugins)
     if resources is not None:
         yield _read("/kbs/v0/admin/resources", Permission.RESOURCE_READ_METADATA, resources.list_all)
@@ -59,6 +66,9 @@ def routes(
     yield _change("POST", "/kbs/v0/admin/tokens", Permission.TOKEN_ISSUE, service.issue_token, "admin.token_issued")
     yield _change(
         "DELETE", "/kbs/v0/admin/tokens/*", Permission.TOKEN_REVOKE, service.revoke_token, "admin.token_revoked"
+    )
+    yield _change(
+        "DELETE", "/kbs/v0/admin/tokens", Permission.TOKEN_REVOKE, service.revoke_identified, "admin.token_revoked"
     )
 
 

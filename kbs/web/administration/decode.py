@@ -30,6 +30,14 @@ def json_object(body: bytes) -> Mapping[str, Any]:
     return document
 
 
+def only_parameter(call: Call, name: str) -> str:
+    """The value of the one query parameter that the request must have: a name that does not fit a canonical path."""
+    value = call.target.query.get(name)
+    if not value or "&" in call.request.target or len(call.target.query) != 1:
+        raise MalformedMessage(f"expected one query parameter, {name}")
+    return value
+
+
 def wanted_version(call: Call) -> int:
     version = json_object(call.request.body).get("version")
     if type(version) is not int or version < 1:

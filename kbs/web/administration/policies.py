@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,9 @@ from kbs.web.administration.decode import (
     wanted_version,
 )
 from kbs.web.model import Call, HttpResponse
+
+_MAX_WARNINGS = 16
+_MAX_WARNING = 500  # characters
 
 
 class PolicyRoutes:
@@ -127,4 +130,17 @@ def _rule_changed(call: Call, rule: str, action: str, accepted: Accepted) -> Dec
         warnings=accepted.warnings,
         peer=call.request.peer,
     )
-    return Decided((event,), HttpResponse(200, b"", None, etag(accepted.version)))
+    headers = (*etag(accepted.version), *_warnings(accepted.warnings))
+    return Decided((event,), HttpResponse(200, b"", None, headers))
+
+
+def _warnings(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """One header each, for upstream's answer has no body. The compiler quotes the policy: only plain text may pass."""
+    plain = (
+        " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii") for text in texts[:_MAX_WARNINGS]
+    )
+    return tuple(
+        ("Kbs-Warning", "".join(character for character in text if character.isprintable())[:_MAX_WARNING])
+        for text in plain
+        if text
+    )

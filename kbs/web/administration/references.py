@@ -6,7 +6,7 @@ from kbs.audit.events import ReferenceValueChanged
 from kbs.audit.gate import Decided
 from kbs.clock import Clock
 from kbs.errors import ReferenceValuesUnavailable, ReferenceValueUnacceptable, ResourceNotFound
-from kbs.web.administration.decode import JSON, actor, document_response, json_object
+from kbs.web.administration.decode import JSON, actor, document_response, json_object, only_parameter
 from kbs.web.model import Call, HttpResponse
 from rvps.client import ReferenceValueProvider
 from rvps.errors import ProviderUnavailable, StatementUnacceptable
@@ -77,7 +77,13 @@ class ReferenceRoutes:
 
     def withdraw(self, call: Call) -> Decided[HttpResponse]:
         """DELETE admin/reference-values/<name…>."""
-        name = "/".join(call.parameters)
+        return self._withdraw(call, "/".join(call.parameters))
+
+    def withdraw_named(self, call: Call) -> Decided[HttpResponse]:
+        """DELETE admin/reference-values?name=…: for names that do not fit a path, such as `rvps:///…`."""
+        return self._withdraw(call, only_parameter(call, "name"))
+
+    def _withdraw(self, call: Call, name: str) -> Decided[HttpResponse]:
         try:
             found = self._provider.withdraw(name, issuer=f"admin:{actor(call).name}", at=self._clock())
         except ProviderUnavailable as err:

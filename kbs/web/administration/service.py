@@ -12,7 +12,7 @@ from kbs.admin.revocations import Revocations
 from kbs.audit.events import AdminTokenIssued, AdminTokenRevoked
 from kbs.audit.gate import Decided
 from kbs.errors import MalformedMessage
-from kbs.web.administration.decode import JSON, actor, document_response, json_object, json_response
+from kbs.web.administration.decode import JSON, actor, document_response, json_object, json_response, only_parameter
 from kbs.web.model import Call, HttpResponse
 
 _MAX_SECONDS = 1 << 32
@@ -64,7 +64,13 @@ class ServiceRoutes:
 
     def revoke_token(self, call: Call) -> Decided[HttpResponse]:
         """DELETE admin/tokens/<id>."""
-        token_id = call.parameters[0]
+        return self._revoke(call, call.parameters[0])
+
+    def revoke_identified(self, call: Call) -> Decided[HttpResponse]:
+        """DELETE admin/tokens?id=…: identity providers make ids that do not fit a path."""
+        return self._revoke(call, only_parameter(call, "id"))
+
+    def _revoke(self, call: Call, token_id: str) -> Decided[HttpResponse]:
         self._revocations.revoke(token_id, author=actor(call).name)
         event = AdminTokenRevoked(decision=call.decision, actor=actor(call).name, token_id=token_id)
         return Decided((event,), HttpResponse(200, b"", JSON))

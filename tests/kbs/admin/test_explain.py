@@ -107,7 +107,7 @@ def test_every_structured_member_may_be_cut() -> None:
     many = {f"gpu{index}": "d" * 64 for index in range(900)}
     long = _accepted(
         findings=tuple(_finding(seen="x" * 900) for _ in range(100)),
-        vectors=dict.fromkeys(many, {f"claim-{number}": 2 for number in range(8)}),
+        vectors={name: {f"claim-{number}": 2 for number in range(8)} for name in many},
         policies=many,
         policy_names=dict.fromkeys(many, "x" * 100),
         status=many,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.broker import POLICIES
+from tests.fakes.broker import POLICIES, BrokerUnderTest
 from tests.kbs.cli.conftest import Run, bad_json, good_json
 
 
@@ -22,6 +23,15 @@ def test_a_shipped_text_is_set_by_name_and_shown_byte_for_byte(run: Run, spellin
     assert (found["text"], found["origin"]) == (text, f"shipped:resource/{name}")  # recognised, so no opa is needed
     assert [each["version"] for each in found["history"]] == [0, 1]
     assert found["history"][1]["reason"] == "because"
+
+
+def test_what_the_broker_warns_of_is_shown(broker: BrokerUnderTest, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = broker.broker.policies
+    real = policies.set
+    monkeypatch.setattr(policies, "set", lambda *args, **more: replace(real(*args, **more), warnings=("mind [b]this",)))
+    result = run("policy", "set-resource", "--shipped", "deny-all", "--json")
+    assert good_json(result)["version"] == 1
+    assert "warning: mind [b]this" in result.stderr
 
 
 def test_a_file_is_sent_as_it_is(run: Run) -> None:

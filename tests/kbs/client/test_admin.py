@@ -234,6 +234,14 @@ def test_names_that_fit_no_path_travel_in_the_query(name: str) -> None:
         answering(listed[:2]).client().reference_value(name)
 
 
+def test_warnings_are_handed_on() -> None:
+    answer = httpx.Response(200, headers=[("Kbs-Warning", "one"), ("Kbs-Warning", "two, and more"), ("ETag", '"3"')])
+    heard: list[str] = []
+    assert Recorder(answer).client(on_warning=heard.append).set_resource_policy("package policy") == 3
+    assert heard == ["one", "two, and more"]
+    assert Recorder(answer).client().set_resource_policy("package policy") == 3
+
+
 def test_tokens() -> None:
     recorder = answering({"token": TOKEN, "id": "t1", "expires": "2026-11-22T10:00:00+00:00"})
     issued = recorder.client().issue_token("bob", "reader", lifetime=timedelta(hours=1))
@@ -245,6 +253,11 @@ def test_tokens() -> None:
     recorder = Recorder()
     recorder.client().revoke_token("t1")
     assert recorder.line == "DELETE /kbs/v0/admin/tokens/t1"
+    for token_id in ("a/b", "..", "of somebody"):
+        recorder = Recorder()
+        recorder.client().revoke_token(token_id)
+        assert recorder.requests[0].url.path == "/kbs/v0/admin/tokens"
+        assert dict(recorder.requests[0].url.params) == {"id": token_id}
 
 
 def test_decisions_and_status() -> None:
