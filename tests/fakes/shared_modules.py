@@ -19,9 +19,12 @@ def _module(text: bytes) -> WasmModule:
     return WasmModule(_ENGINE(), text)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_modules() -> Iterator[None]:
-    """One engine and one module per policy text, instead of one per broker."""
+    """One engine and one module per policy text, instead of one per broker.
+
+    For one test module at a time: elsewhere engines are closed, and nobody may close the shared one.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for module in (wasm, policy_compile):
             patch.setattr(module, "new_engine", lambda **_: _ENGINE())

@@ -36,7 +36,7 @@ def broker(tmp_path: Path, edge: Edge, shared_modules: None) -> Iterator[BrokerU
     made.close()
 
 
-@pytest.fixture(scope="session", params=list(Edge))
+@pytest.fixture(scope="module", params=list(Edge))
 def standing(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_modules: None
 ) -> Iterator[BrokerUnderTest]:
