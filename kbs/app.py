@@ -36,7 +36,7 @@ from kbs.attestation.service import AttestationService
 from kbs.audit.gate import GroupCommit
 from kbs.audit.log import AuditLog
 from kbs.clock import Clock, system_clock
-from kbs.config import PolicySettings, Settings, TrustedIssuerSettings
+from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
 from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
 from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
@@ -360,9 +360,9 @@ def _authenticator(
 def _listeners(settings: Settings) -> dict[int, Listener]:
     """Local port → the routes that answer there. With one kind of listener only, every port is a guest's."""
     server = settings.server
-    found = {int(address.rpartition(":")[2]): Listener.GUEST for address in server.listen}
+    found = {port_of(address): Listener.GUEST for address in server.listen}
     if server.admin_listen is not None:
-        found[int(server.admin_listen.rpartition(":")[2])] = Listener.ADMIN
+        found[port_of(server.admin_listen)] = Listener.ADMIN
     if server.metrics_listen is not None:
-        found[int(server.metrics_listen.rpartition(":")[2])] = Listener.METRICS
+        found[port_of(server.metrics_listen)] = Listener.METRICS
     return found

@@ -7,6 +7,7 @@ reported at once and unknown keys are refused. Secrets are given as files. Compo
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from cattrs.errors import ClassValidationError
 from kbs.errors import ConfigInvalid
 
 _PREFIX = "KBS__"
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,7 @@ def parse(document: Mapping[str, Any]) -> Settings:
     except ClassValidationError as err:
         problems = "; ".join(_problems(err, ""))
         raise ConfigInvalid(f"settings: {problems}") from None
-    _cross_check(settings)
+    check(settings)
     return settings
 
 
@@ -248,6 +250,8 @@ def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> None:
         table = document
         for section in sections:
             table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise ConfigInvalid(f"settings: {name}: {section} is no section")
         table[key] = _toml_value(text)
 
 
@@ -259,18 +263,17 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _cross_check(settings: Settings) -> None:
-    problems = []
+def check(settings: Settings) -> None:
+    """Refuse settings that contradict each other or mean nothing; also after a command line changed some.
+
+    Raises:
+        ConfigInvalid: the text lists every problem.
+    """
+    problems = [*_address_problems(settings.server), *_bound_problems(settings)]
     samples = {"sample", "sampledevice"} & set(settings.attestation.tees)
     if samples and not settings.attestation.insecure_sample:
         named = ", ".join(sorted(samples))
         problems.append(f"attestation.tees names {named}: needs attestation.insecure_sample = true")
-    positive = {
-        "handshake.challenge_ttl_seconds": settings.handshake.challenge_ttl_seconds,
-        "token.lifetime_seconds": settings.token.lifetime_seconds,
-        "admin.token_lifetime_seconds": settings.admin.token_lifetime_seconds,
-    }
-    problems += [f"{name} must be positive" for name, value in positive.items() if value <= 0]
     if not settings.attestation.tees:
         problems.append("attestation.tees is empty: name the TEEs to accept")
     for provider in settings.admin.identity_providers:
@@ -278,6 +281,63 @@ def _cross_check(settings: Settings) -> None:
             problems.append("admin.identity_providers: each needs public_key or jwk_set")
     if problems:
         raise ConfigInvalid("settings: " + "; ".join(problems))
+
+
+def port_of(address: str) -> int:
+    """The port of an address that `check` let through."""
+    return int(address.rpartition(":")[2])
+
+
+def _address_problems(server: ServerSettings) -> list[str]:
+    """Listeners are told apart by their port (a connection knows no more of its side), so kinds share none."""
+    kinds = {
+        "server.listen": server.listen,
+        "server.admin_listen": () if server.admin_listen is None else (server.admin_listen,),
+        "server.metrics_listen": () if server.metrics_listen is None else (server.metrics_listen,),
+    }
+    named = [(kind, address) for kind, addresses in kinds.items() for address in addresses]
+    problems = [
+        f"{kind}: {address!r} is not HOST:PORT with a port from 1 to 65535"
+        for kind, address in named
+        if not (_ADDRESS.fullmatch(address) and 0 < port_of(address) < 1 << 16)
+    ]
+    if not server.listen:
+        problems.append("server.listen is empty: name an address")
+    if problems:
+        return problems
+    users: dict[int, set[str]] = {}
+    for kind, address in named:
+        users.setdefault(port_of(address), set()).add(kind)
+    return [
+        f"{' and '.join(sorted(sharing))} share port {port}: each needs its own, also on different addresses"
+        for port, sharing in users.items()
+        if len(sharing) > 1
+    ]
+
+
+def _bound_problems(settings: Settings) -> list[str]:
+    server = settings.server
+    positive = {
+        "handshake.challenge_ttl_seconds": settings.handshake.challenge_ttl_seconds,
+        "token.lifetime_seconds": settings.token.lifetime_seconds,
+        "admin.token_lifetime_seconds": settings.admin.token_lifetime_seconds,
+        "server.max_attest_body": server.max_attest_body,
+        "server.max_resource_body": server.max_resource_body,
+        "server.max_body": server.max_body,
+        "server.max_connections": server.max_connections,
+    }
+    not_negative = {
+        "server.workers": server.workers,
+        "server.max_handshake_rate": server.max_handshake_rate,
+        "server.max_handshake_rate_per_source": server.max_handshake_rate_per_source,
+    }
+    problems = [f"{name} must be positive" for name, value in positive.items() if value <= 0]
+    problems += [f"{name} must not be negative" for name, value in not_negative.items() if value < 0]
+    if settings.storage.kind == "memory" and server.workers > 1:
+        problems.append(
+            "storage.kind = memory: workers would share nothing, not even what was revoked; server.workers = 1"
+        )
+    return problems
 
 
 def _strict(kind: type) -> Any:

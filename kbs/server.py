@@ -84,7 +84,7 @@ def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {
         "bind": [*server.listen, *extra],
         "worker_class": BrokerWorker,
-        "workers": server.workers or os.cpu_count() or 1,
+        "workers": server.workers or (1 if settings.storage.kind == "memory" else os.cpu_count() or 1),
         "worker_connections": server.max_connections,
         "asgi_loop": "uvloop",
         "asgi_lifespan": "off",

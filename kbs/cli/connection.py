@@ -178,13 +178,10 @@ def settings_address(data: Path) -> str:
 
     Raises:
         ConfigInvalid: the settings do not load.
-        click.UsageError: it listens where no address leads to.
     """
     server = config.load(data).server
     listen = server.admin_listen or server.listen[0]
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise click.UsageError(f"the settings listen on {listen!r}: give --url")
     scheme = "http" if server.insecure_http else "https"
     return f"{scheme}://{_reachable(host)}:{port}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kbs.config import load
+from kbs.config import check, load
 from kbs.server import serve
 from kbs.web import log
 
@@ -28,4 +28,6 @@ def serve_command(data: Path, listen: tuple[str, ...], workers: int | None) -> N
         server = replace(server, listen=listen)
     if workers is not None:
         server = replace(server, workers=workers)
-    serve(data.resolve(), replace(settings, server=server))
+    settings = replace(settings, server=server)
+    check(settings)  # again: what the file says may not go with what the command line says
+    serve(data.resolve(), settings)

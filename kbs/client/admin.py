@@ -194,6 +194,8 @@ class AdminClient:
 
     def revoke_token(self, token_id: str) -> None:
         """End a token before its time. Ids that do not fit a path travel in the query."""
+        if not token_id:
+            raise ClientMisconfigured("the id of a token is not empty")
         fits = "/" not in token_id and _fits_path(token_id)
         self._send("DELETE", f"admin/tokens/{token_id}" if fits else f"admin/tokens?id={quote(token_id, safe='')}")
 

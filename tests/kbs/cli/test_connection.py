@@ -65,8 +65,8 @@ def test_the_address_of_a_data_directory(data: Path, listen: str, address: str) 
 def test_a_listener_without_an_address_needs_the_option(data: Path, listen: str) -> None:
     (data / "kbs.toml").write_text(f'[server]\nlisten = ["{listen}"]\n')
     result = _ask(httpx.Response(200, json={}), "--data", data)
-    assert result.exit_code == 2
-    assert "give --url" in result.stderr
+    assert result.exit_code == 1
+    assert "is not HOST:PORT" in result.stderr
     assert _ask(httpx.Response(200, json={}), "--data", data, "--url", "https://x").exit_code == 0
 
 
