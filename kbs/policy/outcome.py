@@ -5,12 +5,14 @@ Nothing but a well-formed result is an allow: attestation-service 2.3, column "R
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
+
+from kbs import strict_json
 from kbs.errors import PolicyBroken
 from kbs.policy.engine import EvidenceVerdict, Finding, PolicyKind
 
@@ -57,7 +59,7 @@ def decode(raw: bytes) -> Any:
         PolicyBroken: no result, several, or bytes that are not such a list.
     """
     try:
-        results = json.loads(raw)
+        results = msgspec.json.decode(raw)
     except (ValueError, RecursionError) as err:
         raise broken("the policy's answer is not JSON") from err
     if type(results) is not list or len(results) != 1:
@@ -71,7 +73,7 @@ def decode(raw: bytes) -> Any:
 def resource_input(token_claims_json: bytes, request: Mapping[str, Any]) -> bytes:
     """The resource wrapper's input document. `token_claims_json`: one JSON object from our own strict encoder."""
     members = {name: request[name] for name in ("plugin", "resource-path", "query") if name in request}
-    return b'{"claims":' + token_claims_json + b',"request":' + json.dumps(members).encode("ascii") + b"}"
+    return b'{"claims":' + token_claims_json + b',"request":' + strict_json.encode(members) + b"}"
 
 
 def evidence_verdict(answer: Any, policy_text: str) -> EvidenceVerdict:
