@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import atexit
 import gc
+import itertools
 import logging
 import os
+import resource
 import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,13 @@ from kbs import __version__
 from kbs.app import Broker, build
 from kbs.audit.events import ServiceStarted
 from kbs.config import Settings
-from kbs.errors import DependencyFault
 from kbs.web.asgi import BrokerAsgi
 from kbs.web.log import JsonFormatter
 from kbs.web.worker import HEAD_LIMIT, BrokerWorker
 
 _FIELDS = 96
 _SWEEP_EVERY = 30  # seconds
+_WARN_EVERY = 3600  # seconds
 _GC_THRESHOLD = 20_000  # allocations: requests make no cycles, so looking for them seldom is enough
 _KEEP_ALIVE = 5  # seconds
 
@@ -54,7 +56,7 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
         """Called in each worker after the fork."""
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # noqa: TID251 - set by `serve` for its own workers
         broker = build(self._data, self._settings, shared_metrics=shared)
-        threading.Thread(target=_sweep, args=(broker,), name="sweep", daemon=True).start()
+        threading.Thread(target=_look_after, args=(broker,), name="beside", daemon=True).start()
         atexit.register(broker.close)  # signs what the audit log still holds unsigned
         gc.collect()
         gc.freeze()  # what is here now stays; the collector need not look at it again
@@ -62,19 +64,24 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
         return broker.asgi()
 
 
-def _sweep(broker: Broker) -> None:
-    """Write the metrics of quiet times and forget expired handshakes, for as long as the process lives."""
-    seconds = 0
-    while True:
+def _look_after(broker: Broker) -> None:
+    """What goes on beside requests, for as long as the process lives: the metrics of quiet times, forgetting expired
+    handshakes, the hourly reminder of what is insecure."""
+    for seconds in itertools.count(1):
         time.sleep(1)
-        broker.metrics.flush()
-        seconds += 1
-        if seconds % _SWEEP_EVERY:
-            continue
         try:
-            broker.handshakes.sweep(broker.clock())
-        except DependencyFault as err:
-            _LOG.warning("sweeping handshakes failed", extra={"members": {"detail": err.operator_detail or str(err)}})
+            broker.metrics.flush()
+            if seconds % _SWEEP_EVERY == 0:
+                broker.handshakes.sweep(broker.clock())
+        except Exception as err:  # noqa: BLE001 - the wall: one bad round must not be the last
+            _LOG.warning("a round beside the requests failed", extra={"members": {"error": type(err).__name__}})
+        if seconds % _WARN_EVERY == 0:
+            _warn(broker.settings.insecure_switches())
+
+
+def _warn(switches: Sequence[str]) -> None:
+    for switch in switches:
+        _LOG.warning("insecure setting is on", extra={"members": {"switch": switch}})
 
 
 def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
@@ -113,13 +120,13 @@ def serve(data: Path, settings: Settings) -> None:
     Raises:
         ConfigInvalid, DependencyFault: the broker cannot be wired; nothing listens.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold secrets
     broker = build(data, settings)  # every problem shows here, before a worker is forked
     insecure = settings.insecure_switches()
     event = ServiceStarted(decision=os.urandom(16).hex(), version=__version__, insecure=insecure)
     broker.audit.append([event])
     broker.close()
-    for switch in insecure:
-        _LOG.warning("insecure setting is on", extra={"members": {"switch": switch}})
+    _warn(insecure)
     with tempfile.TemporaryDirectory(prefix="kbs-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 - how prometheus_client is told
         BrokerApplication(data, settings).run()
