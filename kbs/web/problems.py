@@ -107,3 +107,31 @@ def render(err: KbsError, *, family: Family, path: str, instance: str, decision:
         headers.append(("Allow", ", ".join(err.allow)))
     text = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
     return HttpResponse(problem.status, text, CONTENT_TYPE, tuple(headers))
+
+
+_UNREADABLE: Final = {
+    400: (400, "MalformedRequest", "The request does not decode", "the request is not HTTP as it is spoken here"),
+    408: (408, "MalformedRequest", "The request came too slowly", "the request head took too long"),
+    414: (431, "PayloadTooLarge", "The head is too large", "the request line is larger than 65534 octets"),
+    431: (431, "PayloadTooLarge", "The head is too large", "the request head is larger than 131072 octets"),
+    501: (501, "MalformedRequest", "The request does not decode", "the transfer coding is not spoken here"),
+}
+
+
+def unreadable(status: int, *, instance: str) -> HttpResponse:
+    """The answer to what is no request. status: as the HTTP parser has it; one that it has no reason for is our bug.
+
+    Nothing of what came in is repeated: it may be a credential in the wrong place.
+    """
+    bug = (500, "InternalError", "Internal error", "Internal error")
+    status, name, title, detail = _UNREADABLE.get(status, bug)
+    body = {
+        "type": PREFIX + name,
+        "detail": detail,
+        "title": title,
+        "status": status,
+        "instance": f"urn:kbs:instance:{instance}",
+        "reason": "internal_error" if status == 500 else "malformed_head",
+    }
+    text = json.dumps(body, separators=(",", ":")).encode()
+    return HttpResponse(status, text, CONTENT_TYPE, (("Connection", "close"),))

@@ -1,15 +1,18 @@
 """gunicorn's ASGI worker with the deadlines and bounds that it leaves open (threat-model P-DOS-1 and P-DOS-2).
 
 A peer has 5 s for its TLS hello and 5 s for the head of its first request (between later requests gunicorn's keep-alive
-timer runs), the head has 128 KiB in all, a body must come in within 30 s, and a worker takes so many connections and no
-more. Deadlines are kept by a sweep over open connections once a second, so that a request pays nothing for them.
+timer runs), the head has 128 KiB in all, a body must come in within 30 s, an answer may lie unread for 30 s, and a
+worker takes so many connections and no more. Deadlines are kept by a sweep over open connections once a second, so that
+a request pays nothing for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable
+from secrets import token_hex
 from typing import Any, Final
 
 from gunicorn.asgi.protocol import ASGIProtocol, _get_cached_date_header, _get_cached_status_line
@@ -17,10 +20,13 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from kbs.web.asgi import BrokerAsgi
 from kbs.web.model import HttpResponse
+from kbs.web.problems import CONTENT_TYPE, unreadable
 
+_LOG = logging.getLogger("kbs.web")
 HEAD_LIMIT: Final = 131_072  # octets, request line and final empty line included (KBS protocol 1.1)
 HEAD_SECONDS: Final = 5.0
 BODY_SECONDS: Final = 30.0
+UNREAD_SECONDS: Final = 30.0  # without the peer taking anything of what waits for it
 _TLS_SECONDS: Final = 5.0
 _TLS_CLOSE_SECONDS: Final = 1.0  # for the peer's close_notify, which one that hangs never sends
 _SWEEP_SECONDS: Final = 1.0
@@ -36,6 +42,8 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         super().__init__(worker)
         self._head_size = 0
         self._phase: tuple[int, bool] | None = None  # what the last sweep found it waiting for
+        self._unread = 0  # octets of answers that the last sweep found waiting for the peer
+        self._unread_deadline = 0.0
         self._deadline = 0.0
 
     def connection_made(self, transport: Any) -> None:
@@ -59,7 +67,7 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         if in_head:
             self._head_size += len(data)
             if self._head_size > HEAD_LIMIT and self._head_octets() > HEAD_LIMIT:
-                self._send_error_response(431, "the request head is larger than 131072 octets")
+                self._send_error_response(431, "")
                 self._close_transport()
                 self._request_ready.set()
                 return False
@@ -123,8 +131,22 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         lines.append(response.body)
         self._safe_write(b"".join(lines))
 
+    def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
+        """Refuse what is no request in the form of all other refusals; gunicorn's message quotes what came in."""
+        del message
+        instance = token_hex(8)
+        _LOG.info("unreadable", extra={"members": {"status": status, "instance": instance}})
+        response = unreadable(status, instance=instance)
+        lines = [_get_cached_status_line((1, 1), response.status), _SERVER, _get_cached_date_header()]
+        lines += [f"{name}: {value}\r\n".encode() for name, value in (*response.headers, *extra_headers)]
+        lines.append(b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n" % (CONTENT_TYPE.encode(), len(response.body)))
+        self._safe_write(b"".join((*lines, response.body)))
+
     def check(self, now: float) -> None:
-        """Close a connection that has kept us waiting for one head or one body for too long."""
+        """Close a connection that has kept us waiting for one head or one body for too long, or reads no answers."""
+        if self._lies_unread(now):
+            self.transport.abort()  # a mere close would wait for the peer to read
+            return
         receiver = self._body_receiver
         waits_for_body = receiver is not None and not receiver._complete
         waits_for_head = self._current_request is None and self.req_count <= 1
@@ -134,8 +156,15 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
             self._deadline = now + (BODY_SECONDS if waits_for_body else HEAD_SECONDS) - _SWEEP_SECONDS
         elif phase is not None and now >= self._deadline:
             if waits_for_head and self._head_size:
-                self._send_error_response(408, "the request head took too long")
+                self._send_error_response(408, "")
             self.shut()
+
+    def _lies_unread(self, now: float) -> bool:
+        """Whether the peer has taken nothing for too long of an answer that waits for it, open or closing."""
+        unread = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if unread != self._unread:
+            self._unread, self._unread_deadline = unread, now + UNREAD_SECONDS - _SWEEP_SECONDS
+        return bool(unread) and now >= self._unread_deadline
 
     @property
     def is_idle(self) -> bool:

@@ -128,12 +128,37 @@ UNKNOWN_CODING = 400 if importlib.util.find_spec("gunicorn_h1c") else 501
         (request("POST", "/kbs/v0/auth", "Transfer-Encoding: chunked", body=b"x"), 400),
         (request("POST", "/kbs/v0/auth", "Transfer-Encoding: nope"), UNKNOWN_CODING),
         (b"nonsense\r\n\r\n", 400),
-        (request("GET", "/" + "a" * 65_600), 414),
+        (request("GET", "/" + "a" * 65_600), 431),
     ],
     ids=["absolute", "asterisk", "h2c", "no-host", "lengths", "smuggling", "coding", "nonsense", "long-target"],
 )
 def test_odd_requests(server: RunningBroker, octets: bytes, status: int) -> None:
     assert server.exchange(octets)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("octets", "status", "name"),
+    [
+        (b"GET /canary-7f HTTP/1.1\r\nAuthor ization: Bearer canary-7f\r\n\r\n", 400, "MalformedRequest"),
+        (b"GET /canary-7f HTTP/1.1\r\nX: canary-7f\x00\r\n\r\n", 400, "MalformedRequest"),
+        (b"canary-7f\r\n\r\n", 400, "MalformedRequest"),
+        (b"GET /canary-7f HTTP/9.9 canary-7f\r\n\r\n", 400, "MalformedRequest"),
+        (request("GET", "/" + "canary-7f" * 8_000), 431, "PayloadTooLarge"),
+        (request("GET", "/healthz", *(f"X-{at}: canary-7f" for at in range(200))), 431, "PayloadTooLarge"),
+    ],
+    ids=["field-name", "field-value", "request-line", "version", "long", "many-fields"],
+)
+def test_what_is_no_request_is_refused_without_repeating_it(
+    server: RunningBroker, octets: bytes, status: int, name: str
+) -> None:
+    found, head, body = server.exchange(octets)
+    problem = json.loads(body)
+    assert (found, problem["status"]) == (status, status)
+    assert problem["type"].endswith(f"/{name}")
+    assert isinstance(problem["detail"], str)
+    assert b"application/problem+json" in head
+    assert b"canary" not in head + body
+    assert "canary-7f" not in server.log.read_text()
 
 
 def test_there_are_no_web_sockets(server: RunningBroker) -> None:

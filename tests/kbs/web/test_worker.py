@@ -1,0 +1,74 @@
+"""Deadlines of a connection, with a transport and a clock of our own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kbs.web.worker import UNREAD_SECONDS, BrokerProtocol
+
+
+class Transport:
+    """Holds so many octets that the peer has not read."""
+
+    def __init__(self) -> None:
+        self.unread = 0
+        self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.fixture
+def transport() -> Transport:
+    return Transport()
+
+
+@pytest.fixture(params=[False, True], ids=["open", "closing"])
+def connection(request: pytest.FixtureRequest, transport: Transport) -> Any:
+    """One with an answer under way; or closed on our side, which waits for the peer to read too."""
+    made = BrokerProtocol.__new__(BrokerProtocol)
+    members = {
+        "transport": transport,
+        "_closed": request.param,
+        "_unread": 0,
+        "_unread_deadline": 0.0,
+        "_phase": None,
+        "_deadline": 0.0,
+        "_body_receiver": SimpleNamespace(_complete=True),
+        "_current_request": object(),
+        "req_count": 2,
+    }
+    for name, value in members.items():
+        setattr(made, name, value)
+    return made
+
+
+def sweep(connection: Any, seconds: float, *, start: float = 100.0) -> float:
+    """Once a second, as the worker does; when it ends."""
+    for second in range(int(seconds)):
+        connection.check(start + second)
+    return start + int(seconds)
+
+
+def test_an_answer_that_nobody_reads_does_not_hold_the_connection(connection: Any, transport: Transport) -> None:
+    transport.unread = 70_000
+    now = sweep(connection, UNREAD_SECONDS - 2)
+    assert not transport.aborted
+    sweep(connection, 4, start=now)
+    assert transport.aborted
+
+
+def test_a_slow_reader_may_take_its_time(connection: Any, transport: Transport) -> None:
+    now = 100.0
+    for unread in range(400_000, 0, -50_000):
+        transport.unread = unread
+        now = sweep(connection, UNREAD_SECONDS - 2, start=now)
+    transport.unread = 0
+    sweep(connection, 3 * UNREAD_SECONDS, start=now)
+    assert not transport.aborted
