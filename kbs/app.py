@@ -43,11 +43,11 @@ from kbs.handshake.service import Handshakes
 from kbs.plugins.model import Plugin
 from kbs.plugins.resource import ResourcePlugin
 from kbs.policy.compile import Compiler
-from kbs.policy.engine import PolicyEngine
+from kbs.policy.engine import PolicyEngine, PolicyKind
 from kbs.policy.opa import OpaEngine
 from kbs.policy.opa_link import OpaLink, OpaServerSettings
 from kbs.policy.shipped import Shipped
-from kbs.policy.store import PolicyStore
+from kbs.policy.store import RESOURCE_POLICY_ID, PolicyStore
 from kbs.policy.wasm import WasmEngine, nanoseconds
 from kbs.protocol.tee import Tee
 from kbs.release.service import Release
@@ -76,6 +76,7 @@ from kbs.web.model import Listener
 from rvps.client import ReferenceValueProvider, embedded
 
 AUDIT_ORIGIN = "kbs/audit"
+_WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
 _THREADS = 8  # for work that may wait, and for administration
 
 
@@ -89,6 +90,7 @@ class Broker:
     store: KeyValueStore
     handshakes: HandshakeStore
     policies: PolicyStore
+    engine: PolicyEngine
     references: ReferenceValueProvider
     metrics: Metrics
     clock: Clock
@@ -111,6 +113,16 @@ class Broker:
             executor=ThreadPoolExecutor(_THREADS, thread_name_prefix="judge"),
             metrics=self.metrics,
         )
+
+    def warm(self) -> None:
+        """Compile what the next request will evaluate, so that no guest waits for it. Cheap when nothing changed.
+
+        Raises:
+            KbsError: a policy that cannot be used; whoever asks for it will be told.
+        """
+        self.references.snapshot(self.clock())
+        for kind, policy_id in _WARM:
+            self.engine.prepare(self.policies.active(kind, policy_id))
 
     def close(self) -> None:
         """Release files and connections."""
@@ -214,7 +226,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         server=settings.server,
         random=os.urandom,
     )
-    return Broker(settings, dispatcher, audit, store, handshake_store, policies, references, metrics, clock)
+    return Broker(settings, dispatcher, audit, store, handshake_store, policies, engine, references, metrics, clock)
 
 
 def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock) -> AuditLog:

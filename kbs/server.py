@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from kbs import __version__
 from kbs.app import Broker, build
 from kbs.audit.events import ServiceStarted
 from kbs.config import Settings
+from kbs.errors import KbsError
 from kbs.web.asgi import BrokerAsgi
 from kbs.web.log import JsonFormatter
 from kbs.web.worker import HEAD_LIMIT, BrokerWorker
@@ -56,6 +58,8 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
         """Called in each worker after the fork."""
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # noqa: TID251 - set by `serve` for its own workers
         broker = build(self._data, self._settings, shared_metrics=shared)
+        with suppress(KbsError):  # a policy that does not work is no reason not to come up: an administrator can mend it
+            broker.warm()
         threading.Thread(target=_look_after, args=(broker,), name="beside", daemon=True).start()
         atexit.register(broker.close)  # signs what the audit log still holds unsigned
         gc.collect()
@@ -65,12 +69,13 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
 
 
 def _look_after(broker: Broker) -> None:
-    """What goes on beside requests, for as long as the process lives: the metrics of quiet times, forgetting expired
-    handshakes, the hourly reminder of what is insecure."""
+    """What goes on beside requests, for as long as the process lives: the metrics of quiet times, compiling rules that
+    changed, forgetting expired handshakes, the hourly reminder of what is insecure."""
     for seconds in itertools.count(1):
         time.sleep(1)
         try:
             broker.metrics.flush()
+            broker.warm()
             if seconds % _SWEEP_EVERY == 0:
                 broker.handshakes.sweep(broker.clock())
         except Exception as err:  # noqa: BLE001 - the wall: one bad round must not be the last

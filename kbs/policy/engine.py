@@ -77,6 +77,9 @@ class PolicyEngine(Protocol):
     blocks: bool
     """True when a call may wait on something outside this process: an event loop must call it in a thread."""
 
+    def prepare(self, policy: Policy) -> None:
+        """Do now what the first evaluation of this policy would have to do. Nothing, when it was done."""
+
     def appraise(self, policy: Policy, claims_json: bytes, references: Snapshot) -> EvidenceVerdict:
         """Evaluate an evidence policy. `claims_json`: the policy input of attestation-service 1.7, made by our own
         strict encoder; `query_reference_value` answers from `references` only."""

@@ -41,16 +41,19 @@ query_reference_value(id) := value if {
 	is_string(id)
 }
 """
-# Without `loaded` there is no answer: it is written after the values of its version.
+# Without `loaded`, which is written after the values of its version, there is no answer; nor without those values,
+# which another process may be removing.
 _ANSWERS: Final = """package kbs.served
 
 answer := {{"value": value, "version": input.version}} if {{
 	data.kbs.loaded[input.version].complete == true
+	is_object(data.kbs.reference[input.version])
 	value := data.{verdict} with input as input.document with data.kbs.version as input.version
 }}
 
 explanation := {{"value": value, "version": input.version}} if {{
 	data.kbs.loaded[input.version].complete == true
+	is_object(data.kbs.reference[input.version])
 	value := data.{explanation} with input as input.document with data.kbs.version as input.version
 }}
 """
@@ -77,6 +80,9 @@ class OpaEngine:
         self._roots: OrderedDict[tuple[PolicyKind, str], _Root] = OrderedDict()
         self._latest: tuple[bytes, str] | None = None
         self._lock = threading.Lock()
+
+    def prepare(self, policy: Policy) -> None:
+        """Nothing ahead of time: the server gets a policy with the first question about it."""
 
     def appraise(self, policy: Policy, claims_json: bytes, references: Snapshot) -> EvidenceVerdict:
         """See `PolicyEngine.appraise`."""
