@@ -23,13 +23,16 @@ def check_module(kind: PolicyKind, module: Any) -> None:
 
     Raises:
         PolicyUnacceptable: not exactly `package policy`, a reserved rule, a reference into the broker's own packages,
-            or the rule missing that a policy of this kind is asked for.
+            an annotation with schemas, or the rule missing that a policy of this kind is asked for.
     """
     if not isinstance(module, dict) or not isinstance(module.get("package"), dict):
         raise PolicyUnacceptable("the policy holds no module")
     package = module["package"]
     if _path(package.get("path")) != ["data", "policy"]:
         raise PolicyUnacceptable(f"{_place(package)}the package must be exactly `policy`")
+    for annotation in module.get("annotations") or []:
+        if "schemas" in annotation:  # `opa check` would follow their `$ref` into files of this machine
+            raise PolicyUnacceptable(f"{_place(annotation)}annotations must not name schemas")
     defined: set[str] = set()
     for rule in module.get("rules") or []:
         name = _rule_name(rule)

@@ -83,6 +83,16 @@ REFUSED = {
     "unsafe variable": (R, HEAD + "allow if x\n", "line 2"),
     "recursion": (R, HEAD + "allow if b\nb if allow\n", "recursive"),
     "no Rego": (R, "allow everything", "line 1"),
+    "a schema in a file": (
+        R,
+        '# METADATA\n# scope: package\n# schemas:\n#   - input: {"$ref": "file:///etc/hostname"}\n'
+        + HEAD + "allow if input.x\n",
+        "line 1, column 1: annotations must not name schemas",
+    ),
+    "a schema written oddly": (
+        R, HEAD + '# METADATA\n# "sch\\u0065mas":\n# - input: {"type": "x"}\nallow if input.x\n', "must not name"
+    ),
+    "a schema by name": (R, HEAD + "# METADATA\n# schemas: [input: schema.x]\nallow if input.x\n", "must not name"),
     "an unknown claim": (E, HEAD + 'trust_claims := {"firmware": 2}\n', "unknown claim"),
     "a fraction": (E, HEAD + 'trust_claims := {"hardware": 2.5}\n', "not an integer"),
     "two values": (R, HEAD + "allow := true if input\nallow := false if input\n", "conflict"),
@@ -132,6 +142,7 @@ def test_an_accepted_text_decides(compiler: Compiler) -> None:
 @pytest.mark.opa
 def test_tolerated_imports_and_libraries_compile(compiler: Compiler) -> None:
     text = "package policy\nimport rego.v1\nimport future.keywords.in\nimport data.kbs.findings as found\n"
+    text += "# METADATA\n# title: one\n# entrypoint: true\n"
     text += 'allow if 1 in [1]\nfindings := [found.equals("allow", "a", input.a, 1)]\n'
     assert compiler.compile(R, text.encode()).policy.wasm
 
