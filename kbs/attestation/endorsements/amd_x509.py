@@ -7,6 +7,7 @@ warns of. Nothing here decides about time or trust.
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ X509_ERRORS = (
 
 _SERIAL_ZERO = "Parsed a serial number which wasn't positive"
 _PSS = padding.PSS(mgf=padding.MGF1(SHA384()), salt_length=48)  # AMD 57230: RSASSA-PSS, SHA-384, salt of 48 bytes
+# RFC 7468, strict but for the length of lines; blank lines may follow.
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n[A-Za-z0-9+/=\r\n]+-----END \1-----[ \t\r\n]*")
 _filters = threading.Lock()  # warning filters are one per process
 
 
@@ -41,17 +44,30 @@ def _tolerating_serial_zero() -> Iterator[None]:
         yield
 
 
+def _is_pem(data: bytes, label: bytes) -> bool:
+    """Whether to read PEM rather than DER. The library takes the first block and skips whatever stands behind it.
+
+    Raises:
+        ValueError: PEM, but not exactly one block of that label.
+    """
+    if not data.startswith(b"-----BEGIN "):
+        return False
+    found = _PEM.fullmatch(data)
+    if found is None or found[1] != label:
+        raise ValueError("not one PEM block of the kind wanted")
+    return True
+
+
 def load_certificate(data: bytes) -> x509.Certificate:
     """Read one certificate, DER or PEM.
 
     Raises:
-        ValueError: anything else, trailing bytes included.
+        ValueError: anything else, a second one and trailing bytes included.
     """
+    load = x509.load_pem_x509_certificate if _is_pem(data, b"CERTIFICATE") else x509.load_der_x509_certificate
     with _tolerating_serial_zero():
         try:
-            if data.startswith(b"-----BEGIN"):
-                return x509.load_pem_x509_certificate(data)
-            return x509.load_der_x509_certificate(data)
+            return load(data)
         except X509_ERRORS as err:
             raise ValueError("not an X.509 certificate") from err
 
@@ -66,12 +82,11 @@ def load_crl(data: bytes) -> x509.CertificateRevocationList:
     """Read one revocation list, DER or PEM.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, a second one and trailing bytes included.
     """
+    load = x509.load_pem_x509_crl if _is_pem(data, b"X509 CRL") else x509.load_der_x509_crl
     try:
-        if data.startswith(b"-----BEGIN"):
-            return x509.load_pem_x509_crl(data)
-        return x509.load_der_x509_crl(data)
+        return load(data)
     except X509_ERRORS as err:
         raise ValueError("not an X.509 revocation list") from err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -66,6 +67,26 @@ def test_hwid_as_octet_string() -> None:
 def test_pem_is_read() -> None:
     pem = load_certificate(attester().certificate()).public_bytes(Encoding.PEM)
     assert verify(pem).tcb == attester().tcb
+    assert verify(pem.replace(b"\n", b"\r\n") + b"\r\n \n").tcb == attester().tcb
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda pem: pem + b"junk",
+        lambda pem: pem + pem,
+        lambda pem: pem + load_certificate(SoftwareSnp().certificate()).public_bytes(Encoding.PEM),
+        lambda pem: b"\n" + pem,
+        lambda pem: b"junk\n" + pem,
+        lambda pem: pem.replace(b"CERTIFICATE", b"X509 CERTIFICATE"),
+        lambda pem: pem.replace(b"-----\n", b"-----\nProc-Type: 4,ENCRYPTED\n\n", 1),
+        lambda pem: pem.replace(b"-----BEGIN", b"-----BEGIN X509 CRL-----\n-----BEGIN", 1),
+        lambda pem: pem[:-40],
+    ],
+)
+def test_pem_is_one_block_and_nothing_else(spoil: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(ChainInvalid):
+        verify(spoil(load_certificate(attester().certificate()).public_bytes(Encoding.PEM)))
 
 
 WRONG: dict[str, dict[str, Any]] = {

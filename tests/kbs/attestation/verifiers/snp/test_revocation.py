@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbs.attestation.endorsements.amd import VekKind
 from kbs.attestation.endorsements.amd_roots import AmdRoots, roots_from_anchors
+from kbs.attestation.endorsements.amd_x509 import load_crl
 from kbs.attestation.verifiers.snp.chain import ChainVerifier, EndorsedKey
 from kbs.attestation.verifiers.snp.revocation import RevocationChecker
 from kbs.errors import ChainInvalid, EndorsementExpired, EndorsementRevoked, EvidenceRejected
@@ -89,6 +91,8 @@ WRONG: dict[str, Callable[[], bytes]] = {
     "cut": lambda: attester().crl()[:-1],
     "with a trailing byte": lambda: attester().crl() + b"\0",
     "a page of HTML": lambda: b"<html>busy</html>",
+    "PEM with junk behind it": lambda: load_crl(attester().crl()).public_bytes(Encoding.PEM) + b"junk",
+    "PEM of two lists": lambda: load_crl(attester().crl()).public_bytes(Encoding.PEM) * 2,
     "broken PEM": lambda: b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
 }
 
