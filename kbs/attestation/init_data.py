@@ -34,9 +34,10 @@ _MAX_DEPTH: Final = 48
 
 _POLICY_DATA: Final = "policy_data := {"
 
-# The standard library's parser needs quadratic time for keys of many dotted parts: 40 KB keep it busy for 8 s. The
-# search does not know strings from keys; prose and code have no such runs.
-_DEEP_KEY = re2.compile(r"""(?:(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*\.[ \t]*){100}""")
+# The standard library's parser needs quadratic time for keys of many dotted parts: 40 KB keep it busy for 8 s, and
+# below a table with a long name each short key costs as much. The search does not know strings from keys; prose and
+# code have no such runs.
+_DEEP_KEY = re2.compile(r"""(?:(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*\.[ \t]*){32}""")
 
 
 def _sm3(text: bytes) -> bytes:

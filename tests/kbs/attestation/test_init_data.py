@@ -156,6 +156,17 @@ def test_a_deep_key_costs_nothing(part: str) -> None:
     assert time.process_time() - started < 1
 
 
+def test_many_keys_of_the_longest_kind_are_parsed_in_time() -> None:
+    """A whole document of them, below a table with as long a name: 3.7 s when keys might have 100 parts."""
+    longest = "[" + ".".join("a" * 32) + "]\n"
+    keys = "".join("b." * 31 + f"b{number} = 1\n" for number in range(MAX_DOCUMENT // 72))
+    started = time.process_time()
+    assert parse_init_data(f"{HEAD}[data]\n{longest}{keys}").claims == {}
+    assert time.process_time() - started < 3
+    with pytest.raises(MalformedMessage, match="TOML"):
+        parse_init_data(f"{HEAD}[data]\n[{'.'.join('a' * 33)}]\n")
+
+
 def test_unknown_members_are_measured_and_ignored() -> None:
     text = 'future = 1\nversion = "9"\nalgorithm = "sha256"\n[data]\n[more]\n'
     assert parse_init_data(text).claims == {}
