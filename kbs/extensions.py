@@ -25,6 +25,6 @@ def load(group: str, enabled: Iterable[str]) -> dict[str, Factory]:
     for name in enabled:
         found = [*entry_points(group=group, name=name)]
         if len(found) != 1:
-            raise ConfigInvalid(f"{group}: {name!r} has {len(found)} providers, expected one")
+            raise ConfigInvalid(f"{group}: {str(name)!r} has {len(found)} providers, expected one")
         factories[name] = found[0].load()
     return factories

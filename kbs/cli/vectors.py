@@ -33,7 +33,7 @@ def vectors_command(folder: Path, label: str | None) -> None:
     def show(judged: Judged) -> None:
         mark = Text("WRONG", style="bold red") if judged.wrong else Text("ok   ", style="green")
         why = f" [{'; '.join(judged.wrong)}]" if judged.wrong else ""
-        console.print(Text.assemble(mark, f"  {name}/{judged.name}: {_printable(judged.outcome + why)}"))
+        console.print(Text.assemble(mark, _printable(f"  {name}/{judged.name}: {judged.outcome}{why}")))
 
     try:
         policies = DefaultPolicies(Shipped.load())

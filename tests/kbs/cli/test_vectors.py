@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_a_wrong_case_fails_and_says_why(run: Run, case: dict[str, Any], tmp_pat
     assert bad.startswith("WRONG  cases/bad: refused, binding_mismatch")
     assert bad.endswith("[expected to be accepted]")
     assert good.startswith("ok     cases/good: accepted")
-    assert "no verifier" in unknown
+    assert "no verifier for it: kbs.verifiers: 'hygondcu' has 0 providers" in unknown
     assert summary == "3 cases, 2 wrong"
 
 
@@ -81,9 +82,31 @@ def test_a_hostile_case_does_not_steer_the_terminal(run: Run, case: dict[str, An
     folder.mkdir()
     hostile = {**case, "case": "x", "expect": {**case["expect"], "claims": {"\x1b[2J[red]": "\x1b[2J"}}}
     (folder / "x.json").write_text(json.dumps(hostile))
+    (folder / "y\x1b[2J.json").write_text(json.dumps({**case, "case": "z\x1b[2J"}))
+    os.symlink("x.json", os.fsencode(folder) + b"/\xff.json")
     result = run(folder)
     assert result.exit_code == 1
     assert "\x1b" not in result.output
+    assert result.output.endswith("3 cases, 3 wrong\n")
+
+
+def test_what_cannot_be_read_is_wrong_and_the_rest_still_runs(run: Run, case: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    (folder / "folder.json").mkdir()
+    (folder / "gone.json").symlink_to("nowhere")
+    (folder / "loop.json").symlink_to("loop.json")
+    os.mkfifo(folder / "pipe.json")
+    (folder / "zero.json").symlink_to("/dev/zero")
+    (folder / "good.json").write_text(json.dumps({**case, "case": "good"}))
+    (folder / "time.json").write_text(json.dumps({**case, "case": "time", "now": "0001-01-01T00:00:00+23:59"}))
+    result = run(folder)
+    assert result.exit_code == 1
+    assert [line.split("/")[1].split(":")[0] for line in result.output.splitlines() if line.startswith("ok ")] == [
+        "good"
+    ]
+    assert result.output.count("not a case file") == 6
+    assert result.output.endswith("7 cases, 6 wrong\n")
 
 
 def test_a_folder_without_cases_is_wrong_use(run: Run, tmp_path: Path) -> None:
