@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NoReturn, Protocol, TypeVar
@@ -197,7 +198,9 @@ class AttestationService:
             if tier is Tier.AFFIRMING and each.request.binding.report_data is None:
                 tier = Tier.WARNING  # evidence without a challenge may be a replay, whatever the policy looks at
             if tier is not Tier.AFFIRMING:
-                findings[submod] = self._engine.explain_appraisal(policy, encoded, references)
+                findings[submod] = ()
+                with suppress(KbsError):  # the verdict stands, whether it can be explained or not
+                    findings[submod] = self._engine.explain_appraisal(policy, encoded, references)
             appraisals.append(
                 Appraisal(
                     submod=submod,

@@ -379,6 +379,17 @@ def test_findings_only_where_something_did_not_match() -> None:
     assert [each.claim for each in found.findings["cpu0"]] == ["snp.x"]
 
 
+@pytest.mark.parametrize("error", [PolicyBroken("findings conflict"), PolicyEngineUnavailable("too late")])
+def test_a_verdict_stands_that_cannot_be_explained(error: KbsError) -> None:
+    class Mute(FakeEngine):
+        def explain_appraisal(self, policy: Policy, claims_json: bytes, references: Snapshot) -> Sequence[Finding]:
+            raise error
+
+    found = _service(engine=Mute({"hardware": 32})).attest([_request()], AT)
+    assert found.result.appraisals[0].status is Tier.WARNING
+    assert found.findings == {"cpu0": ()}
+
+
 def test_unbound_evidence_never_affirms() -> None:
     found = _service().attest([_request(binding=Binding(None))], AT)
     assert found.result.appraisals[0].status is Tier.WARNING
