@@ -152,7 +152,7 @@ def _findings(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _subject(record: Mapping[str, Any]) -> str:
     if "plugin" in record:
-        return f"{record['plugin']}/{record['path']}"
+        return f"{record['plugin']}/{record.get('path', '')}"  # records leave out what is empty
     if record["kind"] == "admin.refused":
         return f"{record['method']} {record['path']}"
     return f"attestation of {record.get('tee', 'an unknown TEE')}"

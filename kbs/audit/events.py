@@ -6,6 +6,7 @@ Every event has `decision`: the id (32 hex digits) that a guest's error body car
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -37,6 +38,18 @@ def _names(kind: type[Event]) -> tuple[str, ...]:
     if names is None:
         names = _NAMES[kind] = tuple(member.name for member in dataclasses.fields(kind))
     return names
+
+
+_MAX_PATH = 1024  # characters; names of resources are at most 767
+_KEPT_PATH = 256
+
+
+def shortened(path: str) -> str:
+    """A path for a record or a log line. Strangers choose it, and 64 KiB of it a request would fill the disk."""
+    if len(path) <= _MAX_PATH:
+        return path
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{path[:_KEPT_PATH]}… [cut: {len(path)} characters, SHA-256 {digest}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cryptography.exceptions import InvalidTag
@@ -32,7 +32,7 @@ class OpenChallenge:
     """What a challenge is bound to: its id, nonce, TEE, protocol version and end of life."""
 
     id: str  # 32 hex digits
-    nonce: str  # as sent in the Challenge message
+    nonce: str = field(repr=False)  # as sent in the Challenge message
     tee: Tee
     version: str
     expires: datetime

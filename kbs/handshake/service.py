@@ -46,8 +46,8 @@ _KEPT_REQUEST = 512  # octets
 class Opened:
     """A fresh challenge: the message for the guest and the cookie that carries the state."""
 
-    message: bytes
-    cookie: str
+    message: bytes = field(repr=False)
+    cookie: str = field(repr=False)
     expires: datetime
 
 
@@ -55,8 +55,8 @@ class Opened:
 class TokenAnswer:
     """The end of a handshake: the token and the cookie to set again."""
 
-    token: str
-    cookie: str
+    token: str = field(repr=False)
+    cookie: str = field(repr=False)
     expires: datetime
 
 
@@ -66,10 +66,10 @@ class Admitted:
 
     decision: str
     challenge: OpenChallenge
-    message: rcar.Attestation
-    requests: Sequence[VerificationRequest]
+    message: rcar.Attestation = field(repr=False)
+    requests: Sequence[VerificationRequest] = field(repr=False)
     init_data: InitData | None
-    cookie: str
+    cookie: str = field(repr=False)
     peer: str | None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from kbs.audit.events import ReleaseDenied, ReleaseGranted
+from kbs.audit.events import ReleaseDenied, ReleaseGranted, shortened
 from kbs.audit.gate import Decided
 from kbs.errors import AccessDenied, KbsError, MethodNotAllowed, PluginNotFound, ServerFault, TokenMissing
 from kbs.plugins.model import Access, Plugin, PluginRequest
@@ -71,7 +71,7 @@ class Release:
         Raises:
             TokenMissing, PluginNotFound, MethodNotAllowed: nothing to decide yet. Everything else is a decision.
         """
-        trail = _Trail(decision, target.plugin, "/".join(target.segments), peer)
+        trail = _Trail(decision, target.plugin, shortened("/".join(target.segments)), peer)
         plugin = self._guest_plugin(method, target)  # 1
         if token is None:
             raise TokenMissing("Attestation Token not found")

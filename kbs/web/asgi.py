@@ -132,12 +132,21 @@ class BrokerAsgi:
             request = incoming if isinstance(incoming, HttpRequest) else await incoming
             prepared = self._dispatcher.prepare(plan, request)
             outcome = prepared.outcome
-            if isinstance(outcome, Deferred):
-                outcome = await asyncio.get_running_loop().run_in_executor(self._executor, outcome.work)
             if isinstance(outcome, KbsError):
                 raise outcome
             if isinstance(outcome, HttpResponse):
                 response = outcome
+            elif isinstance(outcome, Deferred):
+                work = outcome.work
+
+                async def decide() -> HttpResponse:
+                    nonlocal recorded
+                    decided = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+                    recorded = True
+                    return await self._gate.release(decided)
+
+                # a peer that hangs up while evidence is judged spares neither its attempt the record nor us the claim
+                response = await asyncio.shield(decide())
             else:
                 recorded = True
                 response = await self._gate.release(outcome)

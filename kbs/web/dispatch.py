@@ -13,7 +13,7 @@ from time import monotonic
 
 from kbs.admin.authentication import AdminAuthenticator
 from kbs.admin.authorization import Admin, authorize
-from kbs.audit.events import AdminRefused, AdminRequested
+from kbs.audit.events import AdminRefused, AdminRequested, shortened
 from kbs.audit.gate import Decided
 from kbs.config import ServerSettings
 from kbs.errors import (
@@ -210,8 +210,8 @@ class Dispatcher:
                 "members": {
                     "status": response.status,
                     "reason": err.reason,
-                    "detail": err.operator_detail or str(err),
-                    "path": path,
+                    "detail": shortened(err.operator_detail or str(err)),
+                    "path": shortened(path),
                     "instance": instance,
                     "decision": decision,
                 }
@@ -261,9 +261,9 @@ class Dispatcher:
                 decision=decision,
                 actor=admin.name if admin else None,
                 method=request.method,
-                path=path,
+                path=shortened(path),
                 reason=err.reason,
-                detail=err.operator_detail or str(err),
+                detail=shortened(err.operator_detail or str(err)),
                 peer=request.peer,
             )
             raise _Refused(Decided((event,), err)) from err
@@ -271,7 +271,11 @@ class Dispatcher:
             self._record(
                 [
                     AdminRequested(
-                        decision=decision, actor=admin.name, method=request.method, path=path, peer=request.peer
+                        decision=decision,
+                        actor=admin.name,
+                        method=request.method,
+                        path=shortened(path),
+                        peer=request.peer,
                     )
                 ]
             )

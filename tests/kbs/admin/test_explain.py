@@ -136,6 +136,10 @@ def test_an_attestation_of_another_issuer_is_not_in_this_log() -> None:
     assert [cause.where for cause in found.causes] == ["resource policy"]
 
 
+def test_a_release_without_a_path_is_explained_too() -> None:
+    assert _explained(RELEASE, _denied(attestation=None, path="")).subject == "resource/"
+
+
 def test_an_unknown_decision_is_not_found() -> None:
     with pytest.raises(ResourceNotFound, match="no decision"):
         _explained("c" * 32, _accepted())
