@@ -58,7 +58,7 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
         """Called in each worker after the fork."""
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # noqa: TID251 - set by `serve` for its own workers
         broker = build(self._data, self._settings, shared_metrics=shared)
-        with suppress(KbsError):  # a policy that does not work is no reason not to come up: an administrator can mend it
+        with suppress(KbsError):  # a broker with a broken policy comes up, for an administrator to mend it
             broker.warm()
         threading.Thread(target=_look_after, args=(broker,), name="beside", daemon=True).start()
         atexit.register(broker.close)  # signs what the audit log still holds unsigned
