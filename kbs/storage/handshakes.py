@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,14 @@ def _micros(moment: datetime) -> int:
 
 def _at_the_cap() -> StorageUnavailable:
     return StorageUnavailable("too many handshakes are in flight", operator_detail="the cap on live claims is reached")
+
+
+def _room(max_live: int) -> int:
+    """How many of the oldest claims leave when the cap is reached (threat-model P-DOS-3: who floods us with answered
+    challenges does not keep others out). What leaves was answered: from then on no challenge that expires as early
+    is accepted. Newcomers push out only what expires before them, so a clock that was ahead refuses nobody.
+    """
+    return max(1, max_live // 16)
 
 
 @dataclass(slots=True)
@@ -70,9 +79,17 @@ class MemoryHandshakeStore:
             if expires <= max(now, self._swept):
                 return Claim.SPENT
             if len(self._claims) >= self._max_live:
-                raise _at_the_cap()
+                self._make_room(expires)
             self._claims[challenge_id] = _Claimed(body_digest, expires, Claim.IN_PROGRESS)
             return Claim.CLAIMED
+
+    def _make_room(self, expires: datetime) -> None:
+        oldest = (name for name, found in self._claims.items() if found.expires < expires)
+        gone = [*islice(oldest, _room(self._max_live))]
+        if not gone:
+            raise _at_the_cap()
+        for name in gone:
+            self._swept = max(self._swept, self._claims.pop(name).expires)
 
     def release(self, challenge_id: str) -> None:
         """Give a claim back."""
@@ -154,6 +171,11 @@ _STEP = f"SELECT max(serial) FROM (SELECT serial FROM claims WHERE serial > ? OR
 _EXPIRED = "FROM claims WHERE serial > ? AND serial <= ? AND expires <= ?"
 _SWEEP = f"DELETE {_EXPIRED}"
 _REMEMBER = f"UPDATE boot SET swept = max(swept, (SELECT coalesce(max(expires), 0) {_EXPIRED}))"  # noqa: S608
+_OLDEST = "FROM claims WHERE expires < ?1 ORDER BY serial LIMIT ?2"
+_DROP_OLDEST = f"DELETE FROM claims WHERE serial IN (SELECT serial {_OLDEST})"  # noqa: S608
+_REMEMBER_OLDEST = (
+    f"UPDATE boot SET swept = max(swept, (SELECT coalesce(max(expires), 0) FROM (SELECT expires {_OLDEST})))"  # noqa: S608
+)
 
 
 class SqliteHandshakeStore:
@@ -226,7 +248,10 @@ class SqliteHandshakeStore:
         if row is not None:
             return row  # type: ignore[no-any-return]
         if db.execute("SELECT count(*) FROM claims").fetchone()[0] >= self._max_live:
-            raise _at_the_cap()
+            room = (fresh[3], _room(self._max_live))
+            db.execute(_REMEMBER_OLDEST, room)
+            if db.execute(_DROP_OLDEST, room).rowcount == 0:
+                raise _at_the_cap()
         claimed = db.execute(_CLAIM, (*fresh[:4], 1 << 62)).rowcount == 1
         db.execute("COMMIT")
         return None if claimed else _FORGOTTEN

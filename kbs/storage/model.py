@@ -99,7 +99,7 @@ class HandshakeStore(Protocol):
         """Compare-and-set: at most one caller ever gets CLAIMED for one id.
 
         Raises:
-            StorageUnavailable: down, or the cap on live claims is reached.
+            StorageUnavailable: down, or so many live claims that none of the oldest may leave for this one.
         """
 
     def release(self, challenge_id: str) -> None:

@@ -135,14 +135,47 @@ def test_the_cap_bounds_live_claims(make: Callable[[int], HandshakeStore]) -> No
     for number in range(3):
         assert store.claim(f"c{number}", BODY, LATER + SECOND * number, NOW) is Claim.CLAIMED
     with pytest.raises(StorageUnavailable):
-        store.claim("d", BODY, LATER, NOW)
+        store.claim("d", BODY, LATER, NOW)  # none of them expires earlier
     assert store.claim("c1", BODY, LATER, NOW) is Claim.IN_PROGRESS
     store.release("c1")  # from the middle: the span of numbers stays, the count does not
     assert store.claim("d", BODY, LATER, NOW) is Claim.CLAIMED
     with pytest.raises(StorageUnavailable):
         store.claim("e", BODY, LATER, NOW)
-    assert store.sweep(LATER) == 2
-    assert store.claim("e", BODY, LATER + SECOND, LATER) is Claim.CLAIMED
+
+
+def test_at_the_cap_the_oldest_leaves_and_is_not_claimed_again(make: Callable[[int], HandshakeStore]) -> None:
+    """A flood of answered challenges does not keep others out, and what left stays answered."""
+    store = make(3)
+    for number in range(40):
+        assert store.claim(f"c{number}", BODY, LATER + SECOND * number, NOW) is Claim.CLAIMED
+        store.finish(f"c{number}", f"token {number}")
+    for number in range(40):
+        found = Claim.FINISHED if number > 36 else Claim.SPENT
+        assert store.claim(f"c{number}", BODY, LATER + SECOND * number, NOW) is found
+    assert store.token("c39", NOW) == "token 39"
+    assert store.token("c0", NOW) is None
+    assert store.claim("opened before", BODY, LATER + SECOND * 36, NOW) is Claim.SPENT
+    assert store.claim("opened after", BODY, LATER + SECOND * 41, NOW) is Claim.CLAIMED
+
+
+def test_claims_of_a_clock_that_was_ahead_refuse_nobody(make: Callable[[int], HandshakeStore]) -> None:
+    store = make(3)
+    ahead = LATER + SECOND * 1_000_000
+    assert store.claim("ahead", BODY, ahead, NOW) is Claim.CLAIMED
+    for number in range(9):
+        assert store.claim(f"c{number}", BODY, LATER + SECOND * number, NOW) is Claim.CLAIMED
+    assert store.claim("ahead", BODY, ahead, NOW) is Claim.IN_PROGRESS
+
+
+def test_a_claim_that_left_may_still_end(make: Callable[[int], HandshakeStore]) -> None:
+    store = make(1)
+    for number in range(2):
+        assert store.claim(f"c{number}", BODY, LATER + SECOND * number, NOW) is Claim.CLAIMED
+    store.finish("c0", "token")
+    store.refuse("c0")
+    store.release("c0")
+    assert store.claim("c0", BODY, LATER, NOW) is Claim.SPENT
+    assert store.token("c0", NOW) is None
 
 
 def test_a_hundred_threads_and_one_winner(store: HandshakeStore) -> None:
