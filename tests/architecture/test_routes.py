@@ -172,13 +172,19 @@ def test_token_routes_take_nothing_but_attestation_tokens(broker: BrokerUnderTes
             expect(ask(broker, route, token), 401, "TokenVerifierError", "token_rejected", decided=True)
 
 
+def _path(target: str) -> str:
+    return target.partition("?")[0]
+
+
 def test_both_edges_dispatch_through_one_table(standing: BrokerUnderTest) -> None:
     """What is in no row is nowhere: every method on every template's path answers as the table says."""
     table = standing.broker.dispatcher.table
     for route in table.routes:
-        target = RIGHT[route.method, route.template][0]
+        target = _path(RIGHT[route.method, route.template][0])
         for method in ("GET", "POST", "PUT", "DELETE"):
-            if not any(other.method == method and RIGHT[method, other.template][0] == target for other in table.routes):
+            if not any(
+                other.method == method and _path(RIGHT[method, other.template][0]) == target for other in table.routes
+            ):
                 answer = standing.call(method, target)
                 assert answer.status in (401, 404, 405), (method, target, answer)
                 assert answer.status != 401 or target.startswith((V0 + "resource/", V0 + "reference-value"))
