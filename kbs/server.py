@@ -6,6 +6,7 @@ Every worker wires a broker of its own after the fork, so no connection, thread 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import itertools
 import logging
@@ -37,6 +38,8 @@ _SWEEP_EVERY = 30  # seconds
 _WARN_EVERY = 3600  # seconds
 _GC_THRESHOLD = 20_000  # allocations: requests make no cycles, so looking for them seldom is enough
 _KEEP_ALIVE = 5  # seconds
+
+_PR_SET_DUMPABLE = 4  # prctl(2)
 
 _LOG = logging.getLogger("kbs")
 
@@ -125,7 +128,7 @@ def serve(data: Path, settings: Settings) -> None:
     Raises:
         ConfigInvalid, DependencyFault: the broker cannot be wired; nothing listens.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold secrets
+    keep_memory_private()
     broker = build(data, settings)  # every problem shows here, before a worker is forked
     insecure = settings.insecure_switches()
     event = ServiceStarted(decision=os.urandom(16).hex(), version=__version__, insecure=insecure)
@@ -135,6 +138,13 @@ def serve(data: Path, settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="kbs-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 - how prometheus_client is told
         BrokerApplication(data, settings).run()
+
+
+def keep_memory_private() -> None:
+    """No core files, and nobody of the same user may read this process's memory; workers inherit both (P-MEM-1)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        _LOG.warning("memory stays readable to debuggers", extra={"members": {"errno": ctypes.get_errno()}})
 
 
 def _ssl_context(_: Config, default_ssl_context_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
