@@ -173,7 +173,7 @@ class GroupCommit:
             self._head_is_due = True
             answers[0][0].loop.call_later(HEAD_DELAY, self._sign)
         try:
-            with self._together():
+            with self._together() if len(answers) > 1 else nullcontext():
                 answers = [(waiting, error or _settle(waiting.decided)) for waiting, error in answers]
         except Exception as err:  # noqa: BLE001 - wall: the batch was not settled, and who waits for it must be woken
             answers = [(waiting, error or err) for waiting, error in answers]

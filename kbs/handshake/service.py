@@ -160,13 +160,14 @@ class Handshakes:
         """
         message = rcar.decode_attestation(body)
         rcar.require_enabled([tee for tee, _ in message.additional], self._enabled)
-        init_data = None if message.init_data is None else parse_init_data(message.init_data.body)
         now = self._clock()
         opened = self._cookies.open(cookie)
         if opened is None or cookie is None:
             raise HandshakeUnknown("no open handshake; start with auth")
         if now >= opened.expires:
             raise HandshakeExpired("the challenge has expired; start again with auth")
+        # after the cookie: only who holds an open challenge may make us read a large document
+        init_data = None if message.init_data is None else parse_init_data(message.init_data.body)
         claim = self._store.claim(opened.id, hashlib.sha256(body).digest(), opened.expires, now)
         if claim is Claim.FINISHED:
             token = self._store.token(opened.id, now)

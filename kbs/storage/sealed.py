@@ -28,6 +28,7 @@ _ID_SIZE: Final = 4
 _NONCE_SIZE: Final = 12  # 96 random bits; NIST SP 800-38D 8.3 allows 2^32 seals under one key
 _HEAD_SIZE: Final = 1 + _ID_SIZE + _NONCE_SIZE
 _TAG_SIZE: Final = 16
+_MAX_BOUNDS: Final = 256
 
 
 class SealBroken(Exception):
@@ -113,18 +114,30 @@ class SealedStore:
     def __init__(self, inner: RawStore, keys: SealingKeys) -> None:
         self._inner = inner
         self._keys = keys
+        self._bounds: dict[tuple[str, str], tuple[Record, bytes]] = {}
 
     def get(self, namespace: str, key: str, version: int | None = None) -> Record | None:
         """The current version, or a past one, opened."""
         found = self._inner.get(namespace, key, version)
         if found is None:
             return None
-        bound = _bound(namespace, key, found.version, found.meta)
+        bound = self._bound_of(namespace, found)
         try:
             value = self._keys.open(found.value, bound)
         except SealBroken as err:
             raise damaged(namespace, key, found.version, f"the seal does not open: {err}") from err
         return Record(key, found.version, found.meta, value)
+
+    def _bound_of(self, namespace: str, record: Record) -> bytes:
+        """Associated data of a record; kept while the inner store hands out the same one."""
+        kept = self._bounds.get((namespace, record.key))
+        if kept is not None and kept[0] is record:
+            return kept[1]
+        bound = _bound(namespace, record.key, record.version, record.meta)
+        if len(self._bounds) >= _MAX_BOUNDS:
+            self._bounds.clear()
+        self._bounds[namespace, record.key] = (record, bound)
+        return bound
 
     def put(
         self, namespace: str, key: str, value: bytes, *, meta: Mapping[str, str], expected: int | None = None

@@ -39,7 +39,7 @@ _HANDSHAKE = frozenset({Family.AUTH, Family.ATTEST})
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """What a request will meet: its route and how many octets of body may be read for it."""
 
@@ -49,7 +49,7 @@ class Plan:
     max_body: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
     """A handler's outcome with what is needed to word a refusal."""
 

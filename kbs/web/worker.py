@@ -41,6 +41,7 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
     def __init__(self, worker: BrokerWorker) -> None:
         super().__init__(worker)
         self._head_size = 0
+        self._idle_since: float | None = None
         self._phase: tuple[int, bool] | None = None  # what the last sweep found it waiting for
         self._unread = 0  # octets of answers that the last sweep found waiting for the peer
         self._unread_deadline = 0.0
@@ -142,10 +143,20 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         lines.append(b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n" % (CONTENT_TYPE.encode(), len(response.body)))
         self._safe_write(b"".join((*lines, response.body)))
 
+    def _arm_keepalive_timer(self) -> None:
+        """Nothing but a note: the sweep keeps this deadline too, and a timer for each request would cost more."""
+        self._idle_since = self.worker.loop.time()
+
+    def _cancel_keepalive_timer(self) -> None:
+        self._idle_since = None
+
     def check(self, now: float) -> None:
         """Close a connection that has kept us waiting for one head or one body for too long, or reads no answers."""
         if self._lies_unread(now):
             self.transport.abort()  # a mere close would wait for the peer to read
+            return
+        if self._idle_since is not None and now - self._idle_since >= self._keepalive:
+            self.shut()
             return
         receiver = self._body_receiver
         waits_for_body = receiver is not None and not receiver._complete

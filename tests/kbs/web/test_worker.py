@@ -33,6 +33,7 @@ def transport() -> Transport:
 def connection(request: pytest.FixtureRequest, transport: Transport) -> Any:
     """One with an answer under way; or closed on our side, which waits for the peer to read too."""
     made = BrokerProtocol.__new__(BrokerProtocol)
+    made._idle_since = None
     members = {
         "transport": transport,
         "_closed": request.param,
