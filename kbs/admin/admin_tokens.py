@@ -106,13 +106,22 @@ class AdminTokenMint:
     ) -> MintedToken:
         """Make a token on the authority of another one, which can hand on no more than it has.
 
+        Args:
+            lifetime: None: the usual one, or as long as `by` still lives if that is shorter.
+
         Raises:
-            AdminForbidden: more permissions or a wider scope than `by` has.
+            AdminForbidden: more permissions, a wider scope or a longer life than `by` has: else a stolen token would
+                renew itself for ever.
             NameNotAllowed: as `mint`.
         """
         narrowed = None if scope is None else _parse(scope)
         if not by.may_hand_on(self._roles.grant(role), narrowed):
             raise AdminForbidden(f"Admin access denied: Role {by.role} may not hand on more than it has")
+        if by.expires is not None:
+            left = by.expires - self._clock()
+            if lifetime is not None and lifetime > left:
+                raise AdminForbidden("Admin access denied: a token may not outlive the one it is made with")
+            lifetime = min(left, self._settings.lifetime) if lifetime is None else lifetime
         return self._mint(subject, role, lifetime, narrowed)
 
     def _mint(self, subject: str, role: str, lifetime: timedelta | None, scope: Scope | None) -> MintedToken:

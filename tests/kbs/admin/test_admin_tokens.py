@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -147,3 +148,12 @@ def test_nobody_hands_on_more_than_they_have(asker: Admin, role: str, scope: lis
 def test_unknown_roles_are_nobody_s_to_hand_on() -> None:
     with pytest.raises(NameNotAllowed):
         MINT.mint_for(_asker("admin"), "carol", "nobody")
+
+
+def test_a_token_does_not_outlive_the_one_it_is_made_with() -> None:
+    hour = timedelta(hours=1)
+    asker = replace(_asker("admin"), expires=NOW + hour)
+    assert MINT.mint_for(asker, "carol", "auditor").expires == NOW + hour
+    assert MINT.mint_for(asker, "carol", "auditor", hour).expires == NOW + hour
+    with pytest.raises(AdminForbidden):
+        MINT.mint_for(asker, "carol", "auditor", hour + timedelta(seconds=1))
