@@ -134,7 +134,7 @@ class AdminTokenMint:
             raise NameNotAllowed("admin token: the lifetime is not positive, or longer than the maximum")
         now = int(self._clock().timestamp())
         expires = now + int(life.total_seconds())
-        token_id = base64url.encode(self._random(_ID_OCTETS)).decode("ascii")
+        token_id = self._random(_ID_OCTETS).hex()  # hex, so that none looks like an option on a command line
         claims: dict[str, Any] = {
             "iss": self._settings.name,
             "sub": subject,
