@@ -1,7 +1,8 @@
 """Which policy is active under which id, and every one that was.
 
 One record per change holds the text and its compiled form together with who set it, when and why, so a change is
-whole or absent. Readers see it at once, in every process: the store's change token is compared before each use.
+whole or absent. The store's change token is compared before each use: readers in this process see a change at once,
+those in others as soon as that token does (SQLite: after `LOOK_EVERY`, 10 ms, at the latest).
 """
 
 from __future__ import annotations

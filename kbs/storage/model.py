@@ -66,7 +66,8 @@ class KeyValueStore(Protocol):
         """Kept versions of one key, oldest first."""
 
     def change_token(self) -> int:
-        """A number that differs once anything in the store changed, by whichever process. Microseconds."""
+        """A number that differs once anything in the store changed: at once for changes of this process, for those of
+        others as soon as the implementation looks (well under a second). Costs microseconds."""
 
     def close(self) -> None:
         """Release files and connections."""

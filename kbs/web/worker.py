@@ -126,7 +126,7 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         if response.content_type is not None:
             lines.append(b"Content-Type: " + response.content_type.encode() + b"\r\n")
         lines += [f"{name}: {value}\r\n".encode() for name, value in response.headers]
-        if close:
+        if close and response.status not in _CLOSING:  # those say so themselves
             lines.append(b"Connection: close\r\n")
         lines.append(b"Content-Length: %d\r\n\r\n" % len(response.body))
         lines.append(response.body)
