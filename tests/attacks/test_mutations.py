@@ -19,10 +19,11 @@ import pytest
 
 from kbs.admin.authentication import AdminAuthenticator
 from kbs.attestation.model import VerifiedClaims
-from kbs.attestation.verifiers.snp import chain
+from kbs.attestation.sev import chain
+from kbs.attestation.sev import verification as sev
+from kbs.attestation.sev.revocation import RevocationChecker
 from kbs.attestation.verifiers.snp import verifier as snp_verifier
-from kbs.attestation.verifiers.snp.checks import check_binding
-from kbs.attestation.verifiers.snp.revocation import RevocationChecker
+from kbs.attestation.verifiers.snp.binding import check_binding
 from kbs.audit.log import AuditLog
 from kbs.client.errors import UnexpectedAnswer
 from kbs.client.guest import GuestClient
@@ -371,12 +372,12 @@ MUTATIONS: dict[str, tuple[Mutation, str]] = {
     "key not bound": (key_not_bound, "stolen evidence"),
     "devices not bound": (devices_not_bound, "device set"),
     "init data not bound": (skip(snp_verifier, "check_binding"), "init data"),
-    "evidence signature not checked": (skip(snp_verifier, "check_signature"), "signature"),
+    "evidence signature not checked": (skip(sev, "check_signature"), "signature"),
     "chain not checked": (always(chain, "is_signed_by", True), "forged chain"),
     "dates not checked": (skip(chain, "_check_dates"), "expired certificate"),
     "revocation not checked": (skip(RevocationChecker, "check"), "revoked"),
-    "chip not compared": (skip(snp_verifier, "check_identity"), "chip"),
-    "report not checked with itself": (skip(snp_verifier, "check_consistency"), "asked for by the host"),
+    "chip not compared": (skip(sev, "check_identity"), "chip"),
+    "report not checked with itself": (skip(sev, "check_consistency"), "asked for by the host"),
     "every claim is good": (every_claim_is_good, "debug"),
     "evidence policy not asked": (always(WasmEngine, "appraise", EvidenceVerdict({"hardware": 2}, {})), "measurement"),
     "token signature not checked": (skip(acceptor, "verify"), "forged token"),

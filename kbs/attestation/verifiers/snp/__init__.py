@@ -1,7 +1,4 @@
-"""AMD SEV-SNP: report, certificates, checks and claims.
-
-`report` and `evidence` read bytes, `chain` and `revocation` establish trust, `checks` compares, `claims` tells.
-"""
+"""AMD SEV-SNP: reports as guests send them, bound to a handshake. What reports mean is in `kbs.attestation.sev`."""
 
 from __future__ import annotations
 

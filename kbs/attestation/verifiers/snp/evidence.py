@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kbs.attestation.endorsements.amd import AmdProduct, TcbVersion, VekKind
-from kbs.attestation.verifiers.snp.report import (
+from kbs.attestation.sev.report import (
     BODY,
     COMPONENT_SIZE,
     REPORT_SIZE,
@@ -21,19 +21,12 @@ from kbs.attestation.verifiers.snp.report import (
     parse,
     product_of,
 )
+from kbs.attestation.sev.verification import Vek
 from kbs.errors import EvidenceMalformed, EvidenceVersionUnsupported
 
 _MAX_CERTIFICATES: Final = 16  # a host's table holds up to five kinds, and others by UUID
 _MAX_CERTIFICATE: Final = 16 * 1024  # bytes; a real VEK has 1.4 KiB
 _VEK_TYPES: Final = {"VCEK": VekKind.VCEK, "VLEK": VekKind.VLEK}
-
-
-@dataclass(frozen=True, slots=True)
-class Vek:
-    """An endorsement key's certificate as found in the evidence, DER or PEM, with the label it came under."""
-
-    kind: VekKind
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

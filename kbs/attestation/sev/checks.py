@@ -1,4 +1,4 @@
-"""What a report must say, and how it must agree with its certificate, its handshake and itself.
+"""What a report must say, and how it must agree with its certificate and itself.
 
 Numbers are those of verifiers 4.4. What a policy may weigh (debug, VMPL 1 to 3, provisional firmware, minimum TCB) is
 not refused here but told in the claims.
@@ -16,14 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
 from kbs.attestation.endorsements.amd import VekKind, hwid_size
-from kbs.attestation.model import Binding
-from kbs.attestation.verifiers.snp.chain import EndorsedKey
-from kbs.attestation.verifiers.snp.report import HOST_VMPL, Report, SigningKey
+from kbs.attestation.sev.chain import EndorsedKey
+from kbs.attestation.sev.report import HOST_VMPL, Report, SigningKey
 from kbs.errors import (
-    BindingMismatch,
     EvidenceMalformed,
     EvidenceVersionUnsupported,
-    InitDataMismatch,
     SignatureInvalid,
     SignerNotTrusted,
     TcbMismatch,
@@ -34,8 +31,6 @@ _POLICY_MUST_BE_ONE: Final = 1 << 17
 _POLICY_KNOWN_BITS: Final = 26
 _MAX_VMPL: Final = 3
 _ECDSA: Final = ec.ECDSA(SHA384())
-_HOST_DATA_SIZE: Final = 32
-_REPORT_DATA_SIZE: Final = 64
 
 
 def check_form(report: Report) -> VekKind:
@@ -112,26 +107,6 @@ def check_consistency(report: Report) -> None:
     # 13.
     if report.key_info.author_key_enabled != any(report.author_key_digest):
         raise EvidenceMalformed("author key of the SNP report contradicts its key info")
-
-
-def check_binding(report: Report, binding: Binding) -> None:
-    """Check 14: report data and host data.
-
-    Report data is the digest and zeros up to 64 bytes; all 64 are compared. Host data is the first 32 bytes of the
-    init-data digest; a shorter digest would be filled with zeros and bind less than it seems to, so it is refused.
-
-    Raises:
-        BindingMismatch, InitDataMismatch.
-    """
-    if binding.report_data is not None:
-        expected = binding.report_data.ljust(_REPORT_DATA_SIZE, b"\0")
-        if not binding.report_data or not hmac.compare_digest(report.report_data, expected):
-            raise BindingMismatch("report data of the SNP report does not bind this challenge and key")
-    if binding.init_data is not None:
-        if len(binding.init_data) < _HOST_DATA_SIZE:
-            raise InitDataMismatch("init-data digest is too short for SNP host data")
-        if not hmac.compare_digest(report.host_data, binding.init_data[:_HOST_DATA_SIZE]):
-            raise InitDataMismatch("host data of the SNP report does not carry the init-data digest")
 
 
 def has_chip(report: Report) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 
 from kbs.attestation.endorsements.amd_roots import AmdRoots
 from kbs.attestation.endorsements.amd_x509 import X509_ERRORS, is_signed_by, load_crl
-from kbs.attestation.verifiers.snp.chain import EndorsedKey
+from kbs.attestation.sev.chain import EndorsedKey
 from kbs.errors import ChainInvalid, EndorsementExpired, EndorsementRevoked
 
 _CACHE_SIZE: Final = 16  # two lists for each product, and their successors

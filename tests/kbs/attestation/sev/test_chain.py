@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kbs.attestation.endorsements.amd import TcbVersion, VekKind
 from kbs.attestation.endorsements.amd_roots import AmdRoots, roots_from_anchors
 from kbs.attestation.endorsements.amd_x509 import load_certificate
-from kbs.attestation.verifiers.snp.chain import ChainVerifier
+from kbs.attestation.sev.chain import ChainVerifier
 from kbs.errors import ChainInvalid, EvidenceRejected, TcbMismatch
 from tests.fakes.snp import CSP_ID, SoftwareSnp, rsa_key
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from kbs.attestation.endorsements.amd import TcbVersion
-from kbs.attestation.model import Binding, Json
-from kbs.attestation.verifiers.snp.chain import EndorsedKey
-from kbs.attestation.verifiers.snp.report import VERSION_WITH_MITIGATIONS, Report
+from kbs.attestation.model import Json
+from kbs.attestation.sev.chain import EndorsedKey
+from kbs.attestation.sev.report import VERSION_WITH_MITIGATIONS, Report
 
 _POLICY_BITS: Final = {  # AMD 56860, guest policy
     "policy_smt_allowed": 16,
@@ -31,18 +31,16 @@ _PLATFORM_BITS: Final = {  # AMD 56860, PLATFORM_INFO
 }
 
 
-def claims_of(report: Report, vek: EndorsedKey, binding: Binding, revocation: dict[str, Json]) -> dict[str, Json]:
-    """All claims of one report.
+def report_claims(report: Report, vek: EndorsedKey) -> dict[str, Json]:
+    """All claims of one report but those about what it is bound to.
 
     Byte fields are lower-case hex. TCB components are numbers; `…_fmc` is there from Turin on. Mitigation vectors
-    (version 5 on) are lists of the bits that are set. `revocation` is merged in.
+    (version 5 on) are lists of the bits that are set.
     """
     claims: dict[str, Json] = {
         "version": report.version,
         "product": str(report.product),
         "measurement": report.measurement.hex(),
-        "report_data": report.report_data.hex(),
-        "init_data": report.host_data.hex(),
         "chip_id": report.chip_id.hex(),
         "vmpl": report.vmpl,
         "guest_svn": report.guest_svn,
@@ -57,14 +55,12 @@ def claims_of(report: Report, vek: EndorsedKey, binding: Binding, revocation: di
         "current_firmware": str(report.current_firmware),
         "committed_firmware": str(report.committed_firmware),
         "provisional_firmware": _is_provisional(report),
-        "binding": "not_checked" if binding.report_data is None else "checked",
         **{name: bool(report.policy >> bit & 1) for name, bit in _POLICY_BITS.items()},
         **{name: bool(report.platform_info >> bit & 1) for name, bit in _PLATFORM_BITS.items()},
         **_tcb_claims("reported", report.reported_tcb),
         **_tcb_claims("current", report.current_tcb),
         **_tcb_claims("committed", report.committed_tcb),
         **_tcb_claims("launch", report.launch_tcb),
-        **revocation,
     }
     if vek.csp_id is not None:
         claims["csp_id"] = vek.csp_id

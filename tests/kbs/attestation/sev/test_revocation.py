@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from kbs.attestation.endorsements.amd import VekKind
 from kbs.attestation.endorsements.amd_roots import AmdRoots, roots_from_anchors
 from kbs.attestation.endorsements.amd_x509 import load_crl
-from kbs.attestation.verifiers.snp.chain import ChainVerifier, EndorsedKey
-from kbs.attestation.verifiers.snp.revocation import RevocationChecker
+from kbs.attestation.sev.chain import ChainVerifier, EndorsedKey
+from kbs.attestation.sev.revocation import RevocationChecker
 from kbs.errors import ChainInvalid, EndorsementExpired, EndorsementRevoked, EvidenceRejected
 from tests.fakes.snp import SoftwareSnp, rsa_key
 
