@@ -1,0 +1,304 @@
+"""Paths, places and lists: whatever is not exactly right leads nowhere."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+
+from kbs.attestation.x509 import (
+    MAX_CERTIFICATES,
+    PathVerifier,
+    common_name,
+    is_same_key,
+    load_certificate,
+    load_certificates,
+    load_crl,
+    read_revocation_list,
+)
+from kbs.errors import ChainInvalid, EndorsementExpired, EndorsementRevoked, EvidenceRejected
+
+AT = datetime(2026, 6, 15, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+CERT_SIGN, CRL_SIGN, NEITHER = "key_cert_sign", "crl_sign", ""
+_serials = iter(range(1000, 100_000))
+
+
+def name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def key_usage(*wanted: str) -> x509.KeyUsage:
+    bits = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+            "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
+    return x509.KeyUsage(**{bit: bit in wanted for bit in bits})
+
+
+@dataclass
+class Authority:
+    """A key with its certificate."""
+
+    key: Key
+    certificate: x509.Certificate
+
+    def issue(self, text: str, key: Key | None = None, **changes: Any) -> Authority:
+        return make(text, self, key, **changes)
+
+    def crl(self, *revoked: x509.Certificate, **changes: Any) -> bytes:
+        return crl(self, revoked, **changes)
+
+
+def make(
+    text: str,
+    issuer: Authority | None = None,
+    key: Key | None = None,
+    *,
+    ca: bool | None = True,
+    path_length: int | None = None,
+    usage: tuple[str, ...] | None = (CERT_SIGN, CRL_SIGN),
+    days: tuple[int, int] = (-100, 100),
+    extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
+) -> Authority:
+    own = key or ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        x509.CertificateBuilder(name(issuer.certificate.subject.rfc4514_string()[3:] if issuer else text), name(text))
+        .public_key(own.public_key())
+        .serial_number(next(_serials))
+        .not_valid_before(AT + days[0] * DAY)
+        .not_valid_after(AT + days[1] * DAY)
+    )
+    if ca is not None:
+        builder = builder.add_extension(x509.BasicConstraints(ca, path_length), critical=True)
+    if usage is not None:
+        builder = builder.add_extension(key_usage(*usage), critical=True)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return Authority(own, builder.sign(issuer.key if issuer else own, SHA256()))
+
+
+def crl(
+    issuer: Authority,
+    revoked: tuple[x509.Certificate, ...] = (),
+    *,
+    days: tuple[int, int] = (-1, 30),
+    signer: Key | None = None,
+    extensions: tuple[tuple[x509.ExtensionType, bool], ...] = ((x509.CRLNumber(7), False),),
+) -> bytes:
+    builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, AT + days[0] * DAY, AT + days[1] * DAY)
+    for each in revoked:
+        builder = builder.add_revoked_certificate(x509.RevokedCertificateBuilder(each.serial_number, AT - DAY).build())
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(signer or issuer.key, SHA256()).public_bytes(Encoding.DER)
+
+
+ROOT = make("root")
+MIDDLE = ROOT.issue("middle", path_length=1)
+LOW = MIDDLE.issue("low", path_length=0)
+LEAF = LOW.issue("leaf", ca=False, usage=("digital_signature",))
+CHAIN = (MIDDLE.certificate, LOW.certificate)
+
+
+def verify(leaf: Authority, *intermediates: x509.Certificate, at: datetime = AT, **rules: Any) -> Any:
+    return PathVerifier([ROOT.certificate], **rules).verify(leaf.certificate, intermediates, at)
+
+
+def test_a_path_is_found_in_any_order() -> None:
+    for order in (CHAIN, CHAIN[::-1], (*CHAIN, ROOT.certificate, LEAF.certificate)):
+        path = verify(LEAF, *order)
+        assert [common_name(each.subject) for each in path.certificates] == ["leaf", "low", "middle", "root"]
+        assert path.leaf == LEAF.certificate
+        assert path.issuer == LOW.certificate
+
+
+def test_a_second_edition_of_the_root_in_the_bundle_is_not_needed_and_not_trusted() -> None:
+    edition = make("root", key=ROOT.key, days=(-200, -50))
+    assert is_same_key(edition.certificate, ROOT.certificate)
+    assert verify(LEAF, *CHAIN, edition.certificate).certificates[-1] == ROOT.certificate
+    stranger = make("root")
+    assert not is_same_key(stranger.certificate, ROOT.certificate)
+    alone = stranger.issue("leaf", ca=False)
+    with pytest.raises(ChainInvalid):
+        verify(alone, stranger.certificate)
+
+
+def test_an_anchor_is_no_leaf() -> None:
+    with pytest.raises(ChainInvalid):
+        verify(ROOT)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_missing_link_leads_nowhere(missing: int) -> None:
+    with pytest.raises(ChainInvalid, match="pinned root"):
+        verify(LEAF, CHAIN[missing])
+
+
+def test_a_renewed_intermediate_is_chosen_by_date() -> None:
+    old = ROOT.issue("ca", days=(-90, -10))
+    new = ROOT.issue("ca", old.key, days=(-20, 50))
+    leaf = old.issue("leaf", ca=False)
+    for bundle in ((old, new), (new, old)):
+        certificates = [each.certificate for each in bundle]
+        assert verify(leaf, *certificates).issuer == new.certificate
+        assert verify(leaf, *certificates, at=AT - 30 * DAY).issuer == old.certificate
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_each_certificate_must_be_valid_at_the_moment(which: int) -> None:
+    days = [(-100, 100)] * 3
+    days[which] = (-10, 10)
+    root = make("root", days=days[0])
+    middle = root.issue("middle", days=days[1])
+    leaf = middle.issue("leaf", ca=False, days=days[2])
+    verifier = PathVerifier([root.certificate])
+    for moment in (AT - 10 * DAY, AT + 10 * DAY):
+        assert verifier.verify(leaf.certificate, [middle.certificate], moment).leaf == leaf.certificate
+    for moment in (AT - 10 * DAY - timedelta(seconds=1), AT + 10 * DAY + timedelta(seconds=1)):
+        with pytest.raises(EndorsementExpired):
+            verifier.verify(leaf.certificate, [middle.certificate], moment)
+
+
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+PURPOSE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+CONSTRAINTS = x509.NameConstraints([x509.DNSName("example.com")], None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ca": False},
+        {"ca": None},
+        {"usage": ("digital_signature",)},
+        {"extensions": ((UNKNOWN, True),)},
+        {"extensions": ((PURPOSE, True),)},
+        {"extensions": ((CONSTRAINTS, False),)},
+    ],
+    ids=["no ca", "no constraints", "may not sign", "unknown critical", "purpose", "name constraints"],
+)
+def test_an_unfit_intermediate_leads_nowhere(changes: dict[str, Any]) -> None:
+    middle = ROOT.issue("middle", **changes)
+    with pytest.raises(ChainInvalid):
+        verify(middle.issue("leaf", ca=False), middle.certificate)
+
+
+def test_unknown_non_critical_and_announced_critical_extensions_pass() -> None:
+    middle = ROOT.issue("middle", extensions=((UNKNOWN, False),))
+    leaf = middle.issue("leaf", ca=False, extensions=((PURPOSE, True),))
+    with pytest.raises(ChainInvalid, match=r"2\.5\.29\.37"):
+        verify(leaf, middle.certificate)
+    assert verify(
+        leaf, middle.certificate, critical=frozenset({ExtensionOID.EXTENDED_KEY_USAGE.dotted_string})
+    ).certificates
+
+
+def test_path_lengths_are_kept() -> None:
+    below = LOW.issue("too deep")  # LOW allows no CA below itself
+    with pytest.raises(ChainInvalid):
+        verify(below.issue("leaf", ca=False), *CHAIN, below.certificate)
+
+
+def test_no_path_is_longer_than_six() -> None:
+    authorities = [ROOT]
+    for number in range(5):
+        authorities.append(authorities[-1].issue(f"ca {number}"))
+    certificates = [each.certificate for each in authorities[1:]]
+    assert len(verify(authorities[4].issue("leaf", ca=False), *certificates).certificates) == 6
+    with pytest.raises(ChainInvalid):
+        verify(authorities[5].issue("leaf", ca=False), *certificates)
+
+
+def test_a_maze_of_equal_names_ends() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    ring = [make("ring", Authority(key, make("ring", key=key).certificate), key).certificate for _ in range(14)]
+    leaf = Authority(key, ring[0]).issue("leaf", ca=False)
+    with pytest.raises(ChainInvalid, match="too many ways"):
+        verify(leaf, *ring)
+    with pytest.raises(ChainInvalid, match="too many certificates"):
+        verify(leaf, *ring, *ring)
+
+
+def test_weak_keys_are_refused() -> None:
+    weak = make("weak", ROOT, rsa.generate_private_key(65537, 1024))
+    with pytest.raises(ChainInvalid):
+        verify(weak.issue("leaf", ca=False), weak.certificate)
+    odd = make("odd", ROOT, ec.generate_private_key(ec.SECP256K1()))
+    with pytest.raises(ChainInvalid):
+        verify(odd.issue("leaf", ca=False), odd.certificate)
+
+
+def test_any_flipped_bit_of_any_certificate_is_refused() -> None:
+    """Flips in the outer, unsigned copy of the algorithm do not parse; all others break a signature or a name."""
+    chosen = random.Random(7)
+    parts = [LEAF.certificate, *CHAIN]
+    good = verify(LEAF, *CHAIN).certificates
+    for _ in range(300):
+        which = chosen.randrange(3)
+        data = bytearray(parts[which].public_bytes(Encoding.DER))
+        data[chosen.randrange(len(data))] ^= 1 << chosen.randrange(8)
+        try:
+            changed = [*parts[:which], load_certificate(bytes(data)), *parts[which + 1 :]]
+        except ValueError:
+            continue
+        with pytest.raises(EvidenceRejected):
+            assert PathVerifier([ROOT.certificate]).verify(changed[0], changed[1:], AT).certificates == good
+
+
+def test_a_list_speaks_for_its_issuer_only() -> None:
+    revoked = LOW.crl(LEAF.certificate)
+    found = read_revocation_list(revoked, LOW.certificate)
+    assert (found.number, found.serials) == (7, frozenset([LEAF.certificate.serial_number]))
+    with pytest.raises(EndorsementRevoked):
+        found.check([1, LEAF.certificate.serial_number], AT)
+    found.check([1, 2], AT)
+    with pytest.raises(ChainInvalid):
+        read_revocation_list(revoked, MIDDLE.certificate)
+    with pytest.raises(ChainInvalid):
+        read_revocation_list(LOW.crl(signer=MIDDLE.key), LOW.certificate)
+
+
+def test_a_list_is_used_within_its_dates_only() -> None:
+    found = read_revocation_list(LOW.crl(days=(-1, 1)), LOW.certificate)
+    for moment in (AT - DAY, AT + DAY):
+        found.check([], moment)
+    for moment in (AT - DAY - timedelta(seconds=1), AT + DAY + timedelta(seconds=1)):
+        with pytest.raises(EndorsementExpired):
+            found.check([], moment)
+
+
+def test_a_part_of_a_list_is_no_list() -> None:
+    with pytest.raises(ChainInvalid, match="critical"):
+        read_revocation_list(LOW.crl(extensions=((x509.DeltaCRLIndicator(1), True),)), LOW.certificate)
+
+
+def test_who_may_not_sign_lists_signs_none() -> None:
+    low = MIDDLE.issue("low", usage=(CERT_SIGN,))
+    with pytest.raises(ChainInvalid, match="may not sign"):
+        read_revocation_list(low.crl(), low.certificate)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30\x00", LOW.crl()[:-1], LOW.crl() + b"\0"])
+def test_what_is_no_list_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="revocation list"):
+        load_crl(data)
+    with pytest.raises(ChainInvalid):
+        read_revocation_list(data, LOW.certificate)
+
+
+def test_bundles_are_certificates_and_nothing_else() -> None:
+    pem = b"".join(each.public_bytes(Encoding.PEM) for each in CHAIN)
+    assert load_certificates(pem) == CHAIN
+    assert load_certificates(CHAIN[0].public_bytes(Encoding.DER)) == CHAIN[:1]
+    one = CHAIN[0].public_bytes(Encoding.PEM)
+    for bad in (b"", b"text\n" + pem, pem + b"text", pem[:-5], one * (MAX_CERTIFICATES + 1), one.replace(b"M", b"-")):
+        with pytest.raises(ValueError, match=r"certificate|bundle"):
+            load_certificates(bad)
+    assert len(load_certificates(one * MAX_CERTIFICATES)) == MAX_CERTIFICATES
