@@ -15,6 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from kbs.attestation.endorsements.amd import TcbVersion
+from kbs.client.attesters.snp import SoftwareSnp, Validities
+from kbs.client.attesters.test_root import TestRoot
 from kbs.client.guest import GuestClient
 from kbs.client.sample_attester import SampleAttester
 from kbs.client.tee_keys import KeyKind, TeeKeyPair
@@ -33,7 +35,6 @@ from tests.attacks.world import (
     report_of,
 )
 from tests.fakes.broker import START
-from tests.fakes.snp import SoftwareSnp, Validities
 
 URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 INIT_DATA = 'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n"aa.toml" = "url = 1"\n'
@@ -184,7 +185,7 @@ def outcome_of_sample(worker: Worker, guest: GuestClient) -> tuple[int, str]:
 
 # --- whole handshakes with every kind of SNP evidence -----------------------------------------------------------------
 
-OTHER_AMD = SoftwareSnp(root="another fake AMD")
+OTHER_AMD = SoftwareSnp(TestRoot(label="another fake AMD"))
 SECOND = timedelta(seconds=1)
 
 

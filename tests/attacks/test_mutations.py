@@ -25,6 +25,8 @@ from kbs.attestation.sev.revocation import RevocationChecker
 from kbs.attestation.verifiers.snp import verifier as snp_verifier
 from kbs.attestation.verifiers.snp.binding import check_binding
 from kbs.audit.log import AuditLog
+from kbs.client.attesters.snp import SoftwareSnp, Validities
+from kbs.client.attesters.test_root import TestRoot
 from kbs.client.errors import UnexpectedAnswer
 from kbs.client.guest import GuestClient
 from kbs.client.tee_keys import TeeKeyPair
@@ -41,7 +43,6 @@ from kbs.tokens import acceptor, times
 from kbs.web import dispatch
 from tests.attacks.world import PATH, SECRET, Site, SnpGuest, chip, edited, outcome, report_of
 from tests.fakes.broker import Edge
-from tests.fakes.snp import SoftwareSnp, Validities
 
 THIEF = TeeKeyPair.generate()
 EXPIRED = SoftwareSnp(
@@ -49,7 +50,7 @@ EXPIRED = SoftwareSnp(
         vek=(datetime.fromisoformat("2025-01-01T00:00Z"), datetime.fromisoformat("2026-01-01T00:00Z"))
     )
 )
-FORGER = SoftwareSnp(root="forger")
+FORGER = SoftwareSnp(TestRoot(label="forger"))
 
 
 class Scene:

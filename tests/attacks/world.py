@@ -22,12 +22,12 @@ from kbs import app, extensions
 from kbs.admin import data_directory
 from kbs.attestation.verifiers.snp.verifier import SnpVerifier
 from kbs.audit.verify import VerificationReport, verify
+from kbs.client.attesters.snp import SoftwareSnp
 from kbs.client.guest import Attester, GuestClient
 from kbs.client.tee_keys import TeeKeyPair
 from kbs.policy.wasm import WasmEngine
 from kbs.tokens.keys import load_signing_key
 from tests.fakes.broker import START, Answer, BrokerUnderTest, Edge, Request, StoppedClock, reference_message, session
-from tests.fakes.snp import SoftwareSnp
 
 PATH: Final = "default/key/1"
 SECRET: Final = b"canary-4f1c2b: nobody else may read this"
@@ -45,7 +45,7 @@ _entry_points: Final = functools.cache(entry_points)
 @functools.cache
 def chip(product: str = "Milan", kind: str = "vcek") -> SoftwareSnp:
     """The genuine chip of this product."""
-    return SoftwareSnp(product, kind)
+    return SoftwareSnp(product=product, kind=kind)
 
 
 @dataclass

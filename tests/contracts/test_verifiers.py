@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, VerifiedClaims, VerifierOptions
+from kbs.client.attesters.snp import SoftwareSnp, Validities
 from kbs.errors import BindingMismatch, EndorsementExpired, EvidenceRejected, InitDataMismatch
 from kbs.protocol.tee import Tee
 from tests.fakes.case_files import FACTORIES
 from tests.fakes.sample import SoftwareSample
-from tests.fakes.snp import SoftwareSnp, Validities
 
 AT = datetime(2026, 6, 15, 12, tzinfo=UTC)
 NONCE = hashlib.sha384(b"nonce and key").digest()
@@ -47,9 +47,9 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
     "sample": SoftwareSample,
     "sampledevice": lambda: SoftwareSample(is_device=True),
     "snp-milan": SoftwareSnp,
-    "snp-genoa": lambda: SoftwareSnp("Genoa"),
-    "snp-turin": lambda: SoftwareSnp("Turin"),
-    "snp-vlek": lambda: SoftwareSnp("Milan", "vlek"),
+    "snp-genoa": lambda: SoftwareSnp(product="Genoa"),
+    "snp-turin": lambda: SoftwareSnp(product="Turin"),
+    "snp-vlek": lambda: SoftwareSnp(kind="vlek"),
 }
 SIGNED = [name for name in ATTESTERS if name.startswith("snp")]
 BINDS_INIT_DATA = SIGNED
@@ -218,7 +218,7 @@ NARROW = [replace(Validities(), **{part: WINDOW}) for part in ("ark", "intermedi
 @pytest.mark.parametrize("product_and_kind", [("Milan", "vcek"), ("Turin", "vlek")])
 @pytest.mark.parametrize("validities", NARROW, ids=["root", "intermediate", "key", "list"])
 def test_one_second_past_each_validity_is_refused(validities: Validities, product_and_kind: tuple[str, str]) -> None:
-    subject = Bench(SoftwareSnp(*product_and_kind, validities=validities))
+    subject = Bench(SoftwareSnp(product=product_and_kind[0], kind=product_and_kind[1], validities=validities))
     for moment in WINDOW:
         assert subject.verify(at=moment)
     for moment in (WINDOW[0] - SECOND, WINDOW[1] + SECOND):

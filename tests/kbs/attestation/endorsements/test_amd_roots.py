@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from kbs.attestation.endorsements import amd_roots
 from kbs.attestation.endorsements.amd import AmdProduct, VekKind
 from kbs.attestation.endorsements.amd_roots import pinned_roots, roots_from_anchors
+from kbs.client.attesters.snp import SoftwareSnp
+from kbs.client.attesters.test_root import TestRoot
 from kbs.errors import ConfigInvalid
-from tests.fakes.snp import SoftwareSnp
 
 # Typed in here a second time, so that a change of a file and of its FINGERPRINTS line together still fails.
 CERTIFICATES = {
@@ -78,8 +79,8 @@ def test_an_unpinned_file_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_anchors() -> dict[str, dict[str, Any]]:
-    good, other = SoftwareSnp().anchors, SoftwareSnp(root="other").anchors
-    genoa = SoftwareSnp("Genoa").anchors
+    good, other = SoftwareSnp().anchors, SoftwareSnp(TestRoot(label="other")).anchors
+    genoa = SoftwareSnp(product="Genoa").anchors
     vek = base64.b64encode(SoftwareSnp().certificate()).decode()
     return {
         "empty": {},
@@ -105,4 +106,4 @@ def test_wrong_anchors_are_refused(anchors: dict[str, Any]) -> None:
 
 
 def test_anchors_name_their_product() -> None:
-    assert list(roots_from_anchors(SoftwareSnp("Turin").anchors)) == [AmdProduct.TURIN]
+    assert list(roots_from_anchors(SoftwareSnp(product="Turin").anchors)) == [AmdProduct.TURIN]

@@ -20,6 +20,8 @@ from kbs.attestation.endorsements.files import endorsements_in, read_bounded
 from kbs.attestation.endorsements.model import Obtained
 from kbs.attestation.model import Binding, EndorsementNeed, Evidence, VerifierOptions
 from kbs.attestation.verifiers import snp
+from kbs.client.attesters.snp import SoftwareSnp
+from kbs.client.attesters.test_root import TestRoot
 from kbs.errors import (
     ConfigInvalid,
     EndorsementExpired,
@@ -28,7 +30,6 @@ from kbs.errors import (
     EndorsementsUnavailable,
 )
 from kbs.protocol.tee import Tee
-from tests.fakes.snp import SoftwareSnp, rsa_key
 
 START = datetime(2026, 6, 15, 12, tzinfo=UTC)
 NONCE = b"\1" * 48
@@ -155,8 +156,8 @@ BROKEN: dict[str, Callable[[], httpx.Response | Exception]] = {
     "too large": lambda: httpx.Response(200, content=bytes(2 * 1024 * 1024 + 1)),
     "a page": lambda: httpx.Response(200, content=b"<html>hello</html>"),
     "empty": lambda: httpx.Response(200, content=b""),
-    "another's certificate": lambda: httpx.Response(200, content=SoftwareSnp(root="other").certificate()),
-    "a list signed by another": lambda: httpx.Response(200, content=attester().crl(signer=rsa_key("other"))),
+    "another's certificate": lambda: httpx.Response(200, content=SoftwareSnp(TestRoot(label="other")).certificate()),
+    "a list signed by another": lambda: httpx.Response(200, content=attester().crl(signer=TestRoot().rsa("other"))),
 }
 
 

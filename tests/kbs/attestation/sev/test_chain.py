@@ -17,15 +17,16 @@ from kbs.attestation.endorsements.amd import TcbVersion, VekKind
 from kbs.attestation.endorsements.amd_roots import AmdRoots, roots_from_anchors
 from kbs.attestation.endorsements.amd_x509 import load_certificate
 from kbs.attestation.sev.chain import ChainVerifier
+from kbs.client.attesters.snp import CSP_ID, SoftwareSnp
+from kbs.client.attesters.test_root import TestRoot
 from kbs.errors import ChainInvalid, EvidenceRejected, TcbMismatch
-from tests.fakes.snp import CSP_ID, SoftwareSnp, rsa_key
 
 AT = datetime(2026, 6, 15, 12, tzinfo=UTC)
 
 
 @cache
 def attester(product: str = "Milan", kind: str = "vcek") -> SoftwareSnp:
-    return SoftwareSnp(product, kind)
+    return SoftwareSnp(product=product, kind=kind)
 
 
 @cache
@@ -111,9 +112,9 @@ WRONG: dict[str, dict[str, Any]] = {
     "short hardware id in an OCTET STRING": {"hwid": b"\x04\x08" + b"\1" * 8},
     "another subject": {"common_name": "SEV-VLEK"},
     "the name upstream waited for": {"common_name": "VCEK"},
-    "an RSA key": {"key": rsa_key("another").public_key()},
-    "an unknown signer": {"issuer_key": rsa_key("unknown")},
-    "the root as signer": {"issuer_key": rsa_key("test ark")},
+    "an RSA key": {"key": TestRoot().rsa("another").public_key()},
+    "an unknown signer": {"issuer_key": TestRoot().rsa("unknown")},
+    "the root as signer": {"issuer_key": TestRoot().rsa("snp-ark")},
     "another salt length": {"salt": 32},
     "a CA": {"extra": [(x509.BasicConstraints(ca=True, path_length=None), True)]},
     "an unknown critical extension": {
@@ -174,7 +175,7 @@ def test_dates_are_checked_on_remembered_certificates_and_memory_is_bounded() ->
         assert chains.verify(der, VekKind.VCEK, roots(), AT).product == "Milan"
     assert len(chains._known) == 2
     with pytest.raises(EvidenceRejected):
-        chains.verify(data[-1], VekKind.VCEK, roots(), datetime(2048, 1, 1, tzinfo=UTC))
+        chains.verify(data[-1], VekKind.VCEK, roots(), datetime(2049, 1, 2, tzinfo=UTC))
 
 
 @settings(max_examples=80, deadline=None)

@@ -17,15 +17,15 @@ from kbs.attestation.sev.report import (
     parse,
     product_of,
 )
+from kbs.client.attesters.snp import SoftwareSnp
 from kbs.errors import EvidenceMalformed, EvidenceRejected, EvidenceVersionUnsupported
-from tests.fakes.snp import SoftwareSnp
 
 TCB = TcbVersion(3, 1, 8, 200)
 
 
 @cache
 def attester(product: str = "Milan") -> SoftwareSnp:
-    return SoftwareSnp(product)
+    return SoftwareSnp(product=product)
 
 
 def test_every_field_is_read_from_its_place() -> None:

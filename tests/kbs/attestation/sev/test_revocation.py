@@ -18,8 +18,9 @@ from kbs.attestation.endorsements.amd_roots import AmdRoots, roots_from_anchors
 from kbs.attestation.endorsements.amd_x509 import load_crl
 from kbs.attestation.sev.chain import ChainVerifier, EndorsedKey
 from kbs.attestation.sev.revocation import RevocationChecker
+from kbs.client.attesters.snp import SoftwareSnp
+from kbs.client.attesters.test_root import TestRoot
 from kbs.errors import ChainInvalid, EndorsementExpired, EndorsementRevoked, EvidenceRejected
-from tests.fakes.snp import SoftwareSnp, rsa_key
 
 AT = datetime(2026, 6, 15, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -28,7 +29,7 @@ CRL = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
 
 @cache
 def attester(kind: str = "vcek") -> SoftwareSnp:
-    return SoftwareSnp("Milan", kind)
+    return SoftwareSnp(kind=kind)
 
 
 @cache
@@ -80,10 +81,10 @@ def test_freshness_is_checked_on_a_remembered_list() -> None:
 
 
 WRONG: dict[str, Callable[[], bytes]] = {
-    "an unknown signer": lambda: attester().crl(signer=rsa_key("unknown")),
-    "the ASK as signer": lambda: attester().crl(signer=rsa_key("test ask")),
+    "an unknown signer": lambda: attester().crl(signer=TestRoot().rsa("unknown")),
+    "the ASK as signer": lambda: attester().crl(signer=TestRoot().rsa("snp-ask")),
     "another issuer's name": lambda: attester().crl(issuer=attester().ask.subject),
-    "another product's root": lambda: SoftwareSnp("Genoa").crl(),
+    "another product's root": lambda: SoftwareSnp(product="Genoa").crl(),
     "a delta list": lambda: attester().crl(extra=[(x509.DeltaCRLIndicator(1), True)]),
     "an unknown critical extension": lambda: attester().crl(extra=[(CRL, True)]),
     "nothing": lambda: b"",

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from kbs.attestation.endorsements.amd import AmdProduct
 from kbs.attestation.sev.report import REPORT_SIZE, parse
 from kbs.attestation.verifiers.snp.evidence import read, report_bytes
+from kbs.client.attesters.snp import SoftwareSnp, report_json
 from kbs.errors import EvidenceMalformed, EvidenceRejected, EvidenceVersionUnsupported
-from tests.fakes.snp import SoftwareSnp, report_json
 
 
 @cache
 def attester(product: str = "Milan") -> SoftwareSnp:
-    return SoftwareSnp(product)
+    return SoftwareSnp(product=product)
 
 
 @pytest.mark.parametrize("version", [0, 1, 6, 0xFFFFFFFF])

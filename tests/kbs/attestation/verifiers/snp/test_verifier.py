@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kbs.attestation.endorsements.amd import TcbVersion
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, VerifierOptions
 from kbs.attestation.verifiers import snp
+from kbs.client.attesters.snp import CSP_ID, SoftwareSnp
 from kbs.errors import (
     BindingMismatch,
     ChainInvalid,
@@ -29,7 +30,6 @@ from kbs.errors import (
     TcbMismatch,
 )
 from kbs.protocol.tee import Tee
-from tests.fakes.snp import CSP_ID, SoftwareSnp
 
 AT = datetime(2026, 6, 15, 12, tzinfo=UTC)
 NONCE = hashlib.sha384(b"nonce").digest()
@@ -39,7 +39,7 @@ LOW, MIDDLE, HIGH = TcbVersion(1, 0, 8, 100), TcbVersion(4, 0, 24, 219), TcbVers
 
 @cache
 def attester(product: str = "Milan", kind: str = "vcek") -> SoftwareSnp:
-    return SoftwareSnp(product, kind)
+    return SoftwareSnp(product=product, kind=kind)
 
 
 def verify(

@@ -1,13 +1,12 @@
-"""A software SNP attester: a fake AMD with its own roots, a fake chip, and every way to get it wrong.
+"""A software SNP attester: a make-believe AMD, one chip of it, and every way to get a report wrong.
 
-Written against AMD's documents (56860, 57230) and not against our parser, so that one checks the other. Certificates
-have serial number 0, as AMD's do.
+Written against AMD's documents (56860, 57230) and not against our parser, so that one checks the other. Endorsement
+keys have serial number 0, as AMD's do.
 """
 
 from __future__ import annotations
 
 import base64
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +20,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from kbs.attestation.endorsements.amd import TcbVersion
+from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
 CSP_ID: Final = "CN=example-csp-region"
 CPUID: Final = {"Milan": (0x19, 0x01), "Genoa": (0x19, 0x11), "Turin": (0x1A, 0x02), "Venice": (0x1A, 0x50)}
-ROOT_VALIDITY: Final = (datetime(2020, 10, 22, tzinfo=UTC), datetime(2049, 10, 22, tzinfo=UTC))
-VEK_VALIDITY: Final = (datetime(2025, 1, 1, tzinfo=UTC), datetime(2047, 1, 1, tzinfo=UTC))
-CRL_VALIDITY: Final = (datetime(2025, 1, 1, tzinfo=UTC), datetime(2046, 1, 1, tzinfo=UTC))
+VALIDITY: Final = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2049, 1, 1, tzinfo=UTC))
 
 _PSS: Final = padding.PSS(mgf=padding.MGF1(SHA384()), salt_length=48)
 _ARC: Final = "1.3.6.1.4.1.3704.1."
@@ -51,13 +49,6 @@ _TCB_FIELDS: Final = ("current_tcb", "reported_tcb", "committed_tcb", "launch_tc
 Validity = tuple[datetime, datetime]
 
 
-@functools.cache
-def rsa_key(name: str) -> rsa.RSAPrivateKey:
-    """One key for each name and process: making them is slow. Tests need no more than 2048 bits."""
-    del name
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
 def default_tcb(product: str) -> TcbVersion:
     """Microcode above 127, which takes two bytes in DER."""
     return TcbVersion(4, 0, 24, 219, fmc=1 if product == "Turin" else None)
@@ -67,10 +58,10 @@ def default_tcb(product: str) -> TcbVersion:
 class Validities:
     """When each certificate and the list are valid."""
 
-    ark: Validity = ROOT_VALIDITY
-    intermediate: Validity = ROOT_VALIDITY
-    vek: Validity = VEK_VALIDITY
-    crl: Validity = CRL_VALIDITY
+    ark: Validity = VALIDITY
+    intermediate: Validity = VALIDITY
+    vek: Validity = VALIDITY
+    crl: Validity = VALIDITY
 
 
 class SoftwareSnp:
@@ -80,20 +71,28 @@ class SoftwareSnp:
 
     def __init__(
         self,
+        root: TestRoot | None = None,
+        *,
         product: str = "Milan",
         kind: str = "vcek",
-        *,
         validities: Validities | None = None,
         tcb: TcbVersion | None = None,
-        root: str = "test",
     ) -> None:
-        """Make the chain. `root`: attesters with the same text share keys; another text is another fake AMD."""
+        """Make the chain, or find it: attesters of one root, product and kind are the same chip.
+
+        Args:
+            root: None: one of its own, so another chip under the same make-believe AMD.
+            product: `Milan`, `Genoa` or `Turin`.
+            kind: `vcek`, or `vlek` for a cloud provider's key.
+            validities: when its certificates are valid; for a root that has none of them yet.
+        """
+        self.root = root or TestRoot()
         self.product = product
         self.kind = kind
         self.tcb = tcb or default_tcb(product)
         self.validities = validities or Validities()
-        self.vek_key = ec.generate_private_key(ec.SECP384R1())
-        self._keys = {role: rsa_key(f"{root} {role}") for role in ("ark", "ask", "asvk")}
+        self.vek_key = self.root.ec(f"snp-{product.lower()}-{kind}", ec.SECP384R1())
+        self._keys = {role: self.root.rsa(f"snp-{role}") for role in ("ark", "ask", "asvk")}
         self.ark = self._authority("ark", f"ARK-{product}", 0x10000, self.validities.ark)
         self.ask = self._authority("ask", f"SEV-{product}", 0x10001, self.validities.intermediate)
         self.asvk = self._authority("asvk", f"SEV-VLEK-{product}", 0x10101, self.validities.intermediate)
@@ -287,8 +286,14 @@ class SoftwareSnp:
             found["5"] = _der_ia5(csp_id)
         return found
 
-    def _authority(self, role: str, common_name: str, serial: int, validity: Validity) -> x509.Certificate:
-        builder = _builder(common_name, _name(f"ARK-{self.product}"), validity).serial_number(serial)
+    def _authority(self, role: str, subject: str, serial: int, validity: Validity) -> x509.Certificate:
+        der = self.root.document(
+            f"snp-{self.product.lower()}-{role}.der", lambda: self._issue(role, subject, serial, validity)
+        )
+        return x509.load_der_x509_certificate(der)
+
+    def _issue(self, role: str, subject: str, serial: int, validity: Validity) -> bytes:
+        builder = _builder(subject, _name(f"ARK-{self.product}"), validity).serial_number(serial)
         builder = builder.public_key(self._keys[role].public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         usage = dict.fromkeys(
@@ -296,7 +301,7 @@ class SoftwareSnp:
              "encipher_only", "decipher_only"), False,
         )  # fmt: skip
         builder = builder.add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
-        return builder.sign(self._keys["ark"], SHA384(), rsa_padding=_PSS)
+        return builder.sign(self._keys["ark"], SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
 
 
 def report_json(raw: bytes, product: str) -> dict[str, Any]:
