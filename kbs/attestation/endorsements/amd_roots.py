@@ -1,25 +1,19 @@
-"""AMD's root and intermediate certificates: the pinned ones, or those that a setting puts in their place.
-
-`roots/FINGERPRINTS` pins every file by certificate and by public key; a file that does not fit its pin is never used.
-"""
+"""AMD's root and intermediate certificates: the pinned ones, or those that a setting puts in their place."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.attestation.endorsements.amd import AmdProduct, VekKind
 from kbs.attestation.endorsements.amd_x509 import X509_ERRORS, common_name, is_signed_by, load_certificate
+from kbs.attestation.endorsements.pinned import pinned
 from kbs.errors import ConfigInvalid
 
 _MIN_KEY_BITS: Final = 2048  # the real ones have 4096; test roots may be smaller to be quick
@@ -47,19 +41,10 @@ def pinned_roots() -> dict[AmdProduct, AmdRoots]:
     Raises:
         ConfigInvalid: a file in the package differs from its pin.
     """
-    folder = resources.files("kbs.attestation.endorsements") / "roots"
-    pins = _fingerprints((folder / "FINGERPRINTS").read_text())
-    found: dict[AmdProduct, AmdRoots] = {}
-    for product in _PINNED:
-        certificates: dict[str, x509.Certificate] = {}
-        for role in _NAMES:
-            name = f"amd_{role}_{product.lower()}.pem"
-            certificate = load_certificate((folder / name).read_bytes())
-            if not _fits(certificate, pins.get(name)):
-                raise ConfigInvalid(f"built-in root {name} differs from its pinned fingerprint")
-            certificates[role] = certificate
-        found[product] = _checked(product, certificates)
-    return found
+    return {
+        product: _checked(product, {role: load_certificate(pinned(f"amd_{role}_{product.lower()}")) for role in _NAMES})
+        for product in _PINNED
+    }
 
 
 def roots_from_anchors(anchors: Mapping[str, Any]) -> dict[AmdProduct, AmdRoots]:
@@ -112,17 +97,3 @@ def _may_issue(certificate: x509.Certificate) -> bool:
         return False
     strong = isinstance(key, rsa.RSAPublicKey) and key.key_size >= _MIN_KEY_BITS
     return strong and constraints.ca and usage.key_cert_sign
-
-
-def _fingerprints(text: str) -> dict[str, tuple[str, str]]:
-    """Lines `<file> <SHA-256 of the DER> <SHA-256 of the SubjectPublicKeyInfo>`; `#` begins a comment."""
-    rows = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
-    return {name: (certificate, key) for name, certificate, key in rows}
-
-
-def _fits(certificate: x509.Certificate, pin: tuple[str, str] | None) -> bool:
-    if pin is None:
-        return False
-    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    whole = hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
-    return hmac.compare_digest(whole, pin[0]) and hmac.compare_digest(hashlib.sha256(key).hexdigest(), pin[1])

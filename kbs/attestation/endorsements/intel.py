@@ -1,7 +1,7 @@
 """Intel's words for endorsements: names of SGX and TDX collateral, and what the items under them are.
 
-Shared by the DCAP core, which builds the names from a parsed quote and reads the items, and by the endorsers, which turn
-names into addresses and answers into items. Knows neither certificates nor the network, and checks no signature.
+Shared by the DCAP core, which builds the names from a parsed quote and reads the items, and by the endorsers, which
+turn names into addresses and answers into items. Knows neither certificates nor the network, and checks no signature.
 
     intel/tcb/{sgx,tdx}/<fmspc, 12 lower hex>   TCB info                    `SignedDocument`
     intel/qe-identity/{sgx,tdx}                 identity of the quoting enclave `SignedDocument`
@@ -45,7 +45,7 @@ class PckCa(StrEnum):
 
 
 class TcbUpdate(StrEnum):
-    """Which edition of TCB info and identities to ask for: as soon as published, or when platforms had time to follow."""
+    """Which edition of TCB info and identities to ask for: at once, or when platforms had time to follow."""
 
     EARLY = "early"
     STANDARD = "standard"

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from importlib import resources
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from kbs.attestation.endorsements import amd_roots
 from kbs.attestation.endorsements.amd import AmdProduct, VekKind
 from kbs.attestation.endorsements.amd_roots import pinned_roots, roots_from_anchors
 from kbs.client.attesters.snp import SoftwareSnp
 from kbs.client.attesters.test_root import TestRoot
 from kbs.errors import ConfigInvalid
 
-# Typed in here a second time, so that a change of a file and of its FINGERPRINTS line together still fails.
+# Typed in here a second time; every other root: test_pinned.py.
 CERTIFICATES = {
     "Milan": ("69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd",
               "67d303bd3905fd38db8b20e0793699870e7fa612eaad5dec358293fd8c0bac1b",
@@ -43,39 +41,6 @@ def test_pinned_certificates(product: str) -> None:
     assert tuple(map(digest, (roots.ark, roots.ask, roots.asvk))) == CERTIFICATES[product]
     assert roots.issuer_of(VekKind.VCEK) is roots.ask
     assert roots.issuer_of(VekKind.VLEK) is roots.asvk
-
-
-def test_every_file_is_pinned_by_certificate_and_key() -> None:
-    folder = resources.files("kbs.attestation.endorsements") / "roots"
-    lines = (folder / "FINGERPRINTS").read_text().splitlines()
-    pins = {line.split()[0]: line.split()[1:] for line in lines if not line.startswith("#")}
-    files = {entry.name: entry for entry in folder.iterdir() if entry.name.endswith(".pem")}
-    assert set(files) == set(pins)
-    for name, entry in files.items():
-        certificate = x509.load_pem_x509_certificate(entry.read_bytes())
-        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        assert pins[name] == [digest(certificate), hashlib.sha256(key).hexdigest()]
-
-
-@pytest.mark.parametrize("column", [1, 2])
-def test_a_file_that_differs_from_its_pin_is_not_used(column: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = amd_roots._fingerprints
-
-    def forged(text: str) -> dict[str, tuple[str, str]]:
-        pins = genuine(text)
-        certificate, key = pins["amd_ask_genoa.pem"]
-        pins["amd_ask_genoa.pem"] = ("0" * 64, key) if column == 1 else (certificate, "0" * 64)
-        return pins
-
-    monkeypatch.setattr(amd_roots, "_fingerprints", forged)
-    with pytest.raises(ConfigInvalid, match="amd_ask_genoa"):
-        pinned_roots()
-
-
-def test_an_unpinned_file_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amd_roots, "_fingerprints", lambda text: {})
-    with pytest.raises(ConfigInvalid):
-        pinned_roots()
 
 
 def wrong_anchors() -> dict[str, dict[str, Any]]:
