@@ -155,6 +155,12 @@ class EventLogMismatch(EvidenceRejected):
     reason = "event_log_mismatch"
 
 
+class EventLogMalformed(EvidenceMalformed):
+    """An event log that does not parse, passes a limit, or contradicts itself."""
+
+    reason = "event_log_malformed"
+
+
 class SignerNotTrusted(EvidenceRejected):
     """A key or signer that nobody enrolled or allowed."""
 
