@@ -305,7 +305,7 @@ def _verifiers(data: Path, settings: Settings) -> dict[Tee, Verifier]:
             options["enable_sample"] = attestation.insecure_sample
         anchors = attestation.anchors.get(name)
         found[Tee(name)] = factory(
-            VerifierOptions(options, None if anchors is None else json.loads((data / anchors).read_text("utf-8")))
+            VerifierOptions(options, None if anchors is None else json.loads((data / anchors).read_text("utf-8")), data)
         )
     return found
 

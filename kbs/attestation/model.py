@@ -6,11 +6,12 @@ A new type for every level of trust: `Evidence` is what a stranger says, `Verifi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from kbs.protocol.tee import Tee
 
@@ -37,10 +38,13 @@ class Binding:
     report_data: the digest over the runtime data, before it is fitted to the TEE's field; None only for `appraise`
         without a challenge: the verifier then compares nothing and emits the claim `binding: not_checked`.
     init_data: digest of the init-data document, or None when the guest sent none.
+    kept: for a `ChallengingVerifier`, the `VerifierChallenge.kept` of this very handshake, which nobody but this broker
+        could have made, and which is given back for one answer only; None: this handshake holds no such challenge.
     """
 
     report_data: bytes | None
     init_data: bytes | None = None
+    kept: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +103,52 @@ class Verifier(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class VerifierChallenge:
+    """What a TEE wants to be asked, for one handshake.
+
+    nonce: text; takes the place of the random nonce in the Challenge message.
+    kept: secret, at most `MAX_KEPT` octets; comes back as `Binding.kept` with the answer. Until then it travels sealed
+        in the guest's cookie, so whatever of the pool of workers and replicas is asked next can open it.
+    """
+
+    nonce: str
+    kept: bytes = field(repr=False)
+
+
+MAX_KEPT = 4096
+"""Octets of `VerifierChallenge.kept`: a cookie must stay a cookie."""
+
+
+@runtime_checkable
+class ChallengingVerifier(Verifier, Protocol):
+    """A verifier whose TEE must be asked in its own words. Optional: the others get a random nonce."""
+
+    def challenge(self, random: Callable[[int], bytes], at: datetime) -> VerifierChallenge:
+        """Ask anew, for one handshake.
+
+        Args:
+            random: gives that many octets out of a cryptographic source.
+            at: now, aware, UTC.
+
+        Raises:
+            EndorsementsUnavailable: what the question needs is not to be had, or not valid, at `at`. Nothing else.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class VerifierOptions:
     """What a verifier factory is given: `build(VerifierOptions(...)) -> Verifier`. No network at build time.
 
     options: this TEE's settings by name, e.g. `{"snp_vlek_csp_ids": [...]}`; unknown names are refused with
         `ConfigInvalid`.
     anchors: trust roots and enrolled keys *instead of* the built-in ones (case files, test roots); None: built-in.
+    directory: the data directory of the broker that the verifier is for, which file names in `options` are relative to;
+        None: for judging evidence by hand.
     """
 
     options: Mapping[str, Json] = field(default_factory=dict)
     anchors: Mapping[str, Json] | None = None
+    directory: Path | None = None
 
 
 TRUST_CLAIMS = (

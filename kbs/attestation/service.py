@@ -20,9 +20,11 @@ from kbs import strict_json
 from kbs.attestation.appraisal import status, trust_vector
 from kbs.attestation.init_data import InitData
 from kbs.attestation.model import (
+    MAX_KEPT,
     Appraisal,
     AttestationResult,
     Binding,
+    ChallengingVerifier,
     EndorsementNeed,
     Endorsements,
     Evidence,
@@ -30,8 +32,10 @@ from kbs.attestation.model import (
     Tier,
     VerifiedClaims,
     Verifier,
+    VerifierChallenge,
 )
 from kbs.errors import (
+    EndorsementsUnavailable,
     EvidenceMalformed,
     EvidenceRejected,
     KbsError,
@@ -146,6 +150,28 @@ class AttestationService:
         self._policies = policies
         self._references = references
         self._verbose_token = verbose_token
+        self._challenging: Mapping[Tee, ChallengingVerifier] = {
+            tee: verifier for tee, verifier in verifiers.items() if isinstance(verifier, ChallengingVerifier)
+        }
+        self.challenging = frozenset(self._challenging)
+        """The TEEs that are asked by `challenge`, and not by a random nonce."""
+
+    def challenge(self, tee: Tee, random: Callable[[int], bytes], at: datetime) -> VerifierChallenge:
+        """What to ask a guest of one of the `challenging` TEEs. Takes milliseconds.
+
+        Raises:
+            EndorsementsUnavailable: its verifier cannot ask now.
+            ServerFault: a bug in it.
+        """
+        try:
+            asked = self._challenging[tee].challenge(random, at)
+        except EndorsementsUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  the wall, as in `guarded`
+            _broken(tee, error)
+        if not 0 < len(asked.kept) <= MAX_KEPT:
+            raise ServerFault(operator_detail=f"verifier {tee}: wants {len(asked.kept)} octets kept")
+        return asked
 
     def blocks(self, requests: Iterable[VerificationRequest]) -> bool:
         """Whether `attest` may wait on something outside this process: an event loop then calls it in a thread."""

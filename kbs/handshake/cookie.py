@@ -6,6 +6,8 @@ machine restarted) is as if there were no cookie.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,20 +24,35 @@ from kbs.protocol.tee import Tee
 
 COOKIE_NAME = "kbs-session-id"
 _NONCE_SIZE = 12  # AES-GCM
-_MAX_COOKIE = 8192  # octets of base64url; an SE challenge is the largest
+_MAX_COOKIE = 8192  # octets of base64url; the largest holds `MAX_KEPT` octets for a verifier
 _CONTEXT = b"kbs challenge cookie v1"
 _HEAD = struct.Struct(">16sQ")  # id, end of life in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class OpenChallenge:
-    """What a challenge is bound to: its id, nonce, TEE, protocol version and end of life."""
+    """What a challenge is bound to: its id, nonce, TEE, protocol version and end of life.
+
+    nonce: as sent in the Challenge message; of one that the TEE's verifier made, which may be long, the SHA-256 in hex.
+    kept: what that verifier wants back with the answer; empty for all other challenges.
+    """
 
     id: str  # 32 hex digits
-    nonce: str = field(repr=False)  # as sent in the Challenge message
+    nonce: str = field(repr=False)
     tee: Tee
     version: str
     expires: datetime
+    kept: bytes = field(default=b"", repr=False)
+
+    def is_answered_with(self, nonce: str) -> bool:
+        """Whether this is the nonce that was sent, compared in constant time."""
+        given = nonce_digest(nonce) if self.kept else nonce
+        return hmac.compare_digest(given.encode(), self.nonce.encode())
+
+
+def nonce_digest(nonce: str) -> str:
+    """What stands for a long nonce in `OpenChallenge`."""
+    return hashlib.sha256(nonce.encode()).hexdigest()
 
 
 class CookieSealer:
@@ -61,6 +78,8 @@ class CookieSealer:
         milliseconds = int(challenge.expires.timestamp() * 1000)
         text = "\n".join((challenge.tee.value, challenge.version, challenge.nonce)).encode()
         plain = _HEAD.pack(bytes.fromhex(challenge.id), milliseconds) + text
+        if challenge.kept:
+            plain += b"\n" + challenge.kept
         nonce = self._random(_NONCE_SIZE)
         sealed = nonce + self._openers[0].encrypt(nonce, plain, _CONTEXT)
         return base64url.encode(sealed).decode()
@@ -79,7 +98,9 @@ class CookieSealer:
             except (InvalidTag, ValueError):
                 continue
             identifier, milliseconds = _HEAD.unpack_from(plain)
-            tee, version, nonce = plain[_HEAD.size :].decode().split("\n", 2)
+            tee, version, nonce, *kept = plain[_HEAD.size :].split(b"\n", 3)
             expires = datetime.fromtimestamp(milliseconds / 1000, UTC)
-            return OpenChallenge(identifier.hex(), nonce, Tee(tee), version, expires)
+            return OpenChallenge(
+                identifier.hex(), nonce.decode(), Tee(tee.decode()), version.decode(), expires, b"".join(kept)
+            )
         return None

@@ -8,7 +8,6 @@ whatever the outcome; only a fault of a dependency frees it.
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -31,7 +30,7 @@ from kbs.errors import (
     PeerFault,
     ServerFault,
 )
-from kbs.handshake.cookie import CookieSealer, OpenChallenge
+from kbs.handshake.cookie import CookieSealer, OpenChallenge, nonce_digest
 from kbs.protocol import rcar, runtime_data
 from kbs.protocol.tee import Tee
 from kbs.storage.model import Claim, HandshakeStore
@@ -124,6 +123,7 @@ class Handshakes:
         self._cookies = cookies
         self._store = store
         self._attestation = attestation
+        self._challenging = attestation.challenging
         self._issuer = issuer
         self._acceptor = acceptor
         self._enabled = enabled
@@ -137,18 +137,35 @@ class Handshakes:
         # guests of one release send the same octets; only what decoded is kept
         self._decode_request = lru_cache(maxsize=256)(partial(rcar.decode_request, enabled=enabled))
 
-    def challenge(self, body: bytes) -> Opened:
-        """Answer `POST auth`.
+    def challenge(self, body: bytes) -> Opened | Callable[[], Opened]:
+        """Answer `POST auth`; for a TEE whose verifier makes the challenge, with work of milliseconds that makes one.
 
         Raises:
             MalformedMessage, UnsupportedVersion, TeeNotEnabled: the request was at fault; no cookie is made.
         """
         request = self._decode_request(body) if len(body) <= _KEPT_REQUEST else rcar.decode_request(body, self._enabled)
+        extra_params = rcar.challenge_extra_params(request.tee, request.extra_params)
+        if request.tee in self._challenging:
+            return partial(self._ask, request, extra_params)
         nonce = rcar.new_nonce(self._random)
-        message = rcar.Challenge(nonce, rcar.challenge_extra_params(request.tee, request.extra_params)).encode()
+        message = rcar.Challenge(nonce, extra_params).encode()
         expires = self._clock() + self._challenge_ttl
         opened = OpenChallenge(self._random(16).hex(), nonce, request.tee, str(request.version), expires)
         return Opened(message, self._cookies.seal(opened), expires)
+
+    def _ask(self, request: rcar.Request, extra_params: rcar.Json) -> Opened:
+        """A challenge that the TEE's verifier made. What it wants back is sealed, so no worker keeps anything."""
+        now = self._clock()
+        asked = self._attestation.challenge(request.tee, self._random, now)
+        opened = OpenChallenge(
+            id=self._random(16).hex(),
+            nonce=nonce_digest(asked.nonce),
+            tee=request.tee,
+            version=str(request.version),
+            expires=now + self._challenge_ttl,
+            kept=asked.kept,
+        )
+        return Opened(rcar.Challenge(asked.nonce, extra_params).encode(), self._cookies.seal(opened), opened.expires)
 
     def admit(self, body: bytes, cookie: str | None, *, decision: str, peer: str | None) -> Admitted | TokenAnswer:
         """Decode an Attestation and claim its challenge; or the token again, for the body that earned it.
@@ -187,7 +204,7 @@ class Handshakes:
         store, identifier = self._store, admitted.challenge.id
         spend, free = partial(store.refuse, identifier), partial(store.release, identifier)
         try:
-            if not hmac.compare_digest(admitted.message.nonce.encode(), admitted.challenge.nonce.encode()):
+            if not admitted.challenge.is_answered_with(admitted.message.nonce):
                 raise NonceMismatch("the nonce is not the challenge's")
             attested = self._attestation.attest(admitted.requests, at=self._clock())
             issued = self._issue(attested, admitted.decision)
@@ -249,6 +266,7 @@ def _requests(
             binding=Binding(
                 runtime_data.digest(primary, runtime_data.hash_for(opened.tee)),
                 None if init_data is None else init_data.digest,
+                opened.kept or None,
             ),
             runtime_data=primary,
             init_data=init_data,

@@ -142,6 +142,8 @@ class BrokerAsgi:
                 async def decide() -> HttpResponse:
                     nonlocal recorded
                     decided = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+                    if isinstance(decided, HttpResponse):
+                        return decided
                     recorded = True
                     return await self._gate.release(decided)
 

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 
 from kbs.audit.gate import Decided
 from kbs.handshake.cookie import COOKIE_NAME
-from kbs.handshake.service import Handshakes, TokenAnswer
+from kbs.handshake.service import Handshakes, Opened, TokenAnswer
 from kbs.plugins.model import Access as PluginAccess
 from kbs.plugins.model import Plugin
 from kbs.protocol.rcar import encode_token_answer
@@ -38,9 +38,11 @@ def routes(handshakes: Handshakes, release: Release, plugins: Mapping[str, Plugi
 
 
 def _auth(handshakes: Handshakes) -> Handler:
-    def auth(call: Call) -> HttpResponse:
+    def auth(call: Call) -> Outcome:
         opened = handshakes.challenge(call.request.body)
-        return HttpResponse(200, opened.message, _JSON, (_set_cookie(opened.cookie, opened.expires),))
+        if isinstance(opened, Opened):
+            return _challenge_response(opened)
+        return Deferred(lambda: _challenge_response(opened()))
 
     return auth
 
@@ -82,6 +84,10 @@ def _bearer(authorization: str | None) -> str | None:
     if authorization is None or not authorization.startswith("Bearer "):
         return None
     return authorization[7:] or None
+
+
+def _challenge_response(opened: Opened) -> HttpResponse:
+    return HttpResponse(200, opened.message, _JSON, (_set_cookie(opened.cookie, opened.expires),))
 
 
 def _sealed_response(sealed: bytes) -> HttpResponse:

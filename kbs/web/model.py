@@ -92,9 +92,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Work that may wait on something outside this process: an event loop runs it in a thread."""
+    """Work that takes long or may wait on something outside this process: an event loop runs it in a thread."""
 
-    work: Callable[[], Decided[HttpResponse]]
+    work: Callable[[], HttpResponse | Decided[HttpResponse]]
 
 
 Outcome = HttpResponse | Decided[HttpResponse] | Deferred
