@@ -29,6 +29,7 @@ FINGERPRINTS = {
     "amd_asvk_turin": "104e10a8bd060a3c20a434261a57d0588fd65a88915b4f65b08bdecaf8df1a3c",
     "aws_nitro_enclaves_root_g1": "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b",
     "azure_virtual_tpm_root_2023": "e6c596b17f8ffefba5c300f714cfb1260c6028704ecf7becc4ab5018efb00e95",
+    "digicert_trusted_root_g4": "552f7bdcf1a7af9e6ce672017f4f12abf77240c78e761ac203d1d9d20ac89988",
     "gcp_ek_ak_ca_intermediate_v3": "c84de8116dfaf5a908f21e810487791f5437e206d00ad8025050cca6bd2ff627",
     "gcp_ek_ak_ca_root": "594759594b9b61524f6c8ef668f7177f7b9066bc0674f2f49fe9e052be78beb2",
     "google_tpm_ek_root_1": "9bd5285f8fb18502a7947e621ffd470266f49fcd3b73e19a190f690ad32a7caf",
