@@ -1,0 +1,56 @@
+"""AAEL: what the attestation agent logs at run time, as tagged events.
+
+Event data: u32 tag `AAEL`, u32 length, text `domain operation content` with single spaces. The digest is the hash of
+all of it. Source: guest-components 5.6 (CoCo attestation-agent, attestation agent event log).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from kbs import strict_json
+from kbs.attestation.model import Json
+from kbs.errors import MalformedMessage, PayloadTooLarge
+
+TAG: Final = 0x4141454C
+TAG_NAME: Final = "AAEL"
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_LIMITS: Final = strict_json.Limits(size=64 << 10, depth=16, tokens=4096)
+_JSON_STARTS: Final = frozenset('{["-0123456789tfn \t')
+
+
+class Entry(NamedTuple):
+    """One line of the log."""
+
+    domain: str
+    operation: str
+    content: Json
+
+
+def parse(text: str) -> Entry:
+    """Split a line at its first two spaces.
+
+    `content` is the JSON value if it is one for the strict decoder (no duplicate members, bounded), else the text.
+
+    Raises:
+        ValueError: not three parts, or a line break, NUL or other control character, with which two readers could
+            see two different lines.
+    """
+    domain, separator, rest = text.partition(" ")
+    operation, second, content = rest.partition(" ")
+    if not (domain and operation and separator and second):
+        raise ValueError("not `domain operation content`")
+    if _CONTROL.search(text):
+        raise ValueError("control characters in a line of the runtime log")
+    return Entry(domain, operation, _content(content))
+
+
+def _content(text: str) -> Json:
+    if text[:1] not in _JSON_STARTS:
+        return text
+    try:
+        return strict_json.decode(text.encode(), limits=_LIMITS)
+    except (MalformedMessage, PayloadTooLarge):
+        return text

@@ -1,0 +1,21 @@
+"""GUIDs of UEFI as text (UEFI 2.10, appendix A): the first three groups are little-endian."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+SIZE: Final = 16  # bytes
+
+_GUID: Final = struct.Struct("<IHH8s")
+
+
+def to_text(raw: bytes) -> str:
+    """Upper case, hyphens.
+
+    Raises:
+        struct.error: not `SIZE` bytes.
+    """
+    first, second, third, rest = _GUID.unpack(raw)
+    tail = rest.hex()
+    return f"{first:08X}-{second:04X}-{third:04X}-{tail[:4]}-{tail[4:]}".upper()

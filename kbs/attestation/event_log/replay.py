@@ -1,0 +1,131 @@
+"""Replay: registers recomputed from a log and compared with what a quote says; claims made from what held.
+
+1. Every event of a quoted register extends it: R = H(R ‖ digest). EV_NO_ACTION extends nothing (its digest is zero:
+   the parser saw to that), so that no event hides from policy by calling itself so.
+2. The result equals the quoted value, for every quoted register. A quoted register without events has its start value.
+3. Events of registers that nobody quoted are kept apart as unverified.
+4. A register has one separator at most. Facts of the boot phase come from before the first one only.
+
+Source: TCG PC Client Platform Firmware Profile 1.06, 10.4.5 and 3.3.4; Intel TDX Virtual Firmware Design Guide, 8.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from kbs.attestation.event_log import claims
+from kbs.attestation.event_log.aael import TAG_NAME
+from kbs.attestation.event_log.algorithms import Algorithm
+from kbs.attestation.event_log.event_types import EV_EFI_VARIABLE_DRIVER_CONFIG, EV_NO_ACTION, EV_SEPARATOR
+from kbs.attestation.event_log.model import Event, RegisterLog, ReplayedLog, RuntimeEvent
+from kbs.attestation.model import Json
+from kbs.errors import EventLogMalformed, EventLogMismatch
+
+_GLOBAL_VARIABLE: Final = "61dfe48b-ca93-d211-aa0d-00e098032b8c"  # EFI_GLOBAL_VARIABLE, in stored byte order
+_SECURE_BOOT: Final[Mapping[str, bool]] = {"AQ==": True, "AA==": False, "": False}
+
+
+def replay(
+    events: Sequence[Event],
+    quoted: Mapping[int, bytes],
+    algorithm: Algorithm,
+    *,
+    starts: Mapping[int, bytes],
+    names: Mapping[int, str],
+    secure_boot_register: int,
+    may_be_unlogged: Collection[int] = (),
+    allow_repeated_separators: bool = False,
+) -> ReplayedLog:
+    """Check a parsed log against quoted registers.
+
+    Args:
+        events: in the order of the log.
+        quoted: register values under a verified signature, by the log's index, `algorithm.size` bytes each.
+        starts: values before the first event; zero where absent.
+        names: how refusals call the registers.
+        secure_boot_register: index that the variable SecureBoot is measured into.
+        may_be_unlogged: registers that may have a value although the log has no event of them; reported as `unlogged`.
+        allow_repeated_separators: take logs of firmware that measures two separators into one register.
+
+    Raises:
+        EventLogMismatch: a register has another value than its events lead to.
+        EventLogMalformed: two separators in one register.
+    """
+    counts = _check(events, quoted, algorithm, starts, names, may_be_unlogged)
+    covered: list[dict[str, Json]] = []
+    unverified: list[dict[str, Json]] = []
+    closed: set[int] = set()
+    secure_boot: list[bool | None] = []
+    recomputed = dict.fromkeys(quoted, 0)
+    runtime: list[RuntimeEvent] = []
+    for event in events:
+        entry = claims.entry(event, algorithm)
+        index = event.index
+        if event.type == EV_NO_ACTION or index not in recomputed:
+            unverified.append(entry)
+            continue
+        covered.append(entry)
+        if event.type == EV_SEPARATOR:
+            if index in closed and not allow_repeated_separators:
+                # What a boot loader or kernel logs behind the first could pass for the work of firmware.
+                raise EventLogMalformed("event log has two separators in one register")
+            closed.add(index)
+        if entry["digest_covers"] is claims.UNKNOWN:
+            continue
+        recomputed[index] += 1
+        details = entry["details"]
+        if details.get("unicode_name") == TAG_NAME and "data" in details and entry["digest_matches_event"]:
+            runtime.append(RuntimeEvent(index, **details["data"]))
+        elif event.type == EV_EFI_VARIABLE_DRIVER_CONFIG and index == secure_boot_register and index not in closed:
+            secure_boot += _secure_boot(details)
+    return ReplayedLog(
+        claims=covered,
+        unverified=unverified,
+        runtime_events=tuple(runtime),
+        registers=tuple(
+            RegisterLog(index, counts[index], recomputed[index], sum(1 for event in runtime if event.index == index))
+            for index in sorted(quoted)
+        ),
+        unlogged=tuple(
+            index for index in sorted(quoted) if not counts[index] and not _has_start_value(index, quoted, starts)
+        ),
+        secure_boot=secure_boot[0] if len(secure_boot) == 1 else None,
+    )
+
+
+def _check(
+    events: Sequence[Event],
+    quoted: Mapping[int, bytes],
+    algorithm: Algorithm,
+    starts: Mapping[int, bytes],
+    names: Mapping[int, str],
+    may_be_unlogged: Collection[int],
+) -> dict[int, int]:
+    """Steps 1 and 2. Returns how many events each quoted register has."""
+    if not quoted or any(len(value) != algorithm.size for value in quoted.values()):
+        raise ValueError("registers of another size than the algorithm's")  # a bug of the caller
+    zero = bytes(algorithm.size)
+    values = {index: starts.get(index, zero) for index in quoted}
+    counts = dict.fromkeys(quoted, 0)
+    extend = algorithm.hash
+    for index, kind, digest, _ in events:
+        if index in values and kind != EV_NO_ACTION:
+            values[index] = extend(values[index] + digest)
+            counts[index] += 1
+    for index, value in quoted.items():
+        if not hmac.compare_digest(values[index], value) and (counts[index] or index not in may_be_unlogged):
+            what = "does not lead to the value of" if counts[index] else "has no events of"
+            raise EventLogMismatch(f"event log {what} {names.get(index, f'register {index}')}")
+    return counts
+
+
+def _has_start_value(index: int, quoted: Mapping[int, bytes], starts: Mapping[int, bytes]) -> bool:
+    return quoted[index] == starts.get(index, bytes(len(quoted[index])))
+
+
+def _secure_boot(details: Mapping[str, Json]) -> list[bool | None]:
+    if details.get("unicode_name") != "SecureBoot" or details.get("variable_name") != _GLOBAL_VARIABLE:
+        return []
+    return [_SECURE_BOOT.get(details["variable_data"])]
