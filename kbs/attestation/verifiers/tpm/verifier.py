@@ -1,0 +1,89 @@
+"""The TPM verifier: one quote against trusted keys, a handshake and a moment in time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, Json, VerifiedClaims
+from kbs.attestation.tpm.pcrs import INIT_DATA_PCR, check_init_data, check_pcrs
+from kbs.attestation.tpm.quote import Quote, check_nonce
+from kbs.attestation.tpm.signature import verify_signature
+from kbs.attestation.verifiers.tpm.anchors import TpmAnchors
+from kbs.attestation.verifiers.tpm.claims import claims_of
+from kbs.attestation.verifiers.tpm.evidence import read
+from kbs.attestation.verifiers.tpm.trust import TrustedKey, TrustInKeys
+from kbs.errors import BindingMismatch
+from kbs.protocol.tee import Tee
+
+NONCE_SIZE: Final = 32
+_DIGEST_SIZES: Final = (32, 48, 64)  # SHA-256, SHA-384, SHA-512
+
+
+class TpmVerifier:
+    """Implements `kbs.attestation.model.Verifier` for `tpm`. Threads may share it.
+
+    Trusted: the anchors it is built with. Not trusted: evidence, whatever keys and certificates are in it.
+    """
+
+    def __init__(self, anchors: TpmAnchors, *, waive_revocation: bool = False) -> None:
+        self._trust = TrustInKeys(anchors)
+        self._waive_revocation = waive_revocation
+
+    def needs(self, evidence: Evidence) -> Sequence[EndorsementNeed]:  # noqa: ARG002 - the port's signature
+        """Nothing: certificates come with the evidence, revocation lists with the anchors."""
+        return ()
+
+    def verify(
+        self,
+        evidence: Evidence,
+        endorsements: Endorsements,  # noqa: ARG002 - the port's signature
+        binding: Binding,
+        at: datetime,
+    ) -> Sequence[VerifiedClaims]:
+        """Check trust in the key, signature, PCRs, binding and log as of `at`. Numbers: verifiers 6.3.
+
+        Raises:
+            EvidenceRejected: the subclass names the cause.
+        """
+        # 1.
+        presented = read(evidence.body)
+        # 2. Trust comes before the signature: a stranger's key is not worth its cost.
+        signer = self._trust.establish(presented.ak, presented.chain, at)
+        verify_signature(signer.key, presented.signature, presented.message)
+        # 3.
+        pcrs = check_pcrs(presented.quote, presented.values, presented.signature.hash_algorithm)
+        # 4.
+        _check_binding(presented.quote, pcrs[INIT_DATA_PCR], binding)
+        # 5, 6 and 8 are claims: a policy decides.
+        claims = claims_of(presented, pcrs, signer)
+        claims |= self._revocation(signer)
+        claims["binding"] = "not_checked" if binding.report_data is None else "checked"
+        return [VerifiedClaims(Tee.TPM, "cpu", claims)]
+
+    def endorsements_from(self, evidence: Evidence, given: Mapping[str, Json]) -> Endorsements:  # noqa: ARG002
+        """Nothing endorses TPM evidence from outside; what is given is ignored."""
+        return Endorsements()
+
+    def _revocation(self, signer: TrustedKey) -> dict[str, Json]:
+        if signer.certificate is None:  # an enrolled key is revoked by taking it off the list
+            return {"revocation": "not_applicable"}
+        if signer.is_revocation_checked:
+            return {"revocation": "checked"}
+        if self._waive_revocation:
+            return {"revocation": "not_checked", "revocation_waived": True}
+        return {"revocation": "not_checked"}
+
+
+def _check_binding(quote: Quote, init_data_pcr: bytes, binding: Binding) -> None:
+    """The nonce is the first 32 octets of the report data, as guests cut it (verifiers 1.2); PCR 8 holds init data.
+
+    Only digests are cut: of other report data, what is left over would go unchecked.
+    """
+    if binding.report_data is not None:
+        if len(binding.report_data) not in _DIGEST_SIZES:
+            raise BindingMismatch("report data is no digest that a TPM quote could bind")
+        check_nonce(quote, binding.report_data[:NONCE_SIZE])
+    if binding.init_data is not None:
+        check_init_data(init_data_pcr, binding.init_data)
