@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, VerifiedClaims, VerifierOptions
+from kbs.client.attesters.azure_vtpm import SoftwareAzSnp
 from kbs.client.attesters.snp import SoftwareSnp, Validities
 from kbs.errors import BindingMismatch, EndorsementExpired, EvidenceRejected, InitDataMismatch
 from kbs.protocol.tee import Tee
@@ -44,6 +45,8 @@ class Attester(Protocol):
 
 
 ATTESTERS: dict[str, Callable[[], Attester]] = {
+    "az-snp": SoftwareAzSnp,
+    "az-snp-v0": lambda: SoftwareAzSnp(version=0),
     "sample": SoftwareSample,
     "sampledevice": lambda: SoftwareSample(is_device=True),
     "snp-milan": SoftwareSnp,
@@ -51,9 +54,9 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
     "snp-turin": lambda: SoftwareSnp(product="Turin"),
     "snp-vlek": lambda: SoftwareSnp(kind="vlek"),
 }
-SIGNED = [name for name in ATTESTERS if name.startswith("snp")]
-BINDS_INIT_DATA = SIGNED
-CLASSES = {Tee.SAMPLE: "cpu", Tee.SAMPLE_DEVICE: "gpu", Tee.SNP: "cpu"}
+SIGNED = [name for name in ATTESTERS if name.startswith("snp")] + ["az-snp-v0"]  # spelled in numbers
+BINDS_INIT_DATA = [*SIGNED, "az-snp"]
+CLASSES = {Tee.AZ_SNP_VTPM: "cpu", Tee.SAMPLE: "cpu", Tee.SAMPLE_DEVICE: "gpu", Tee.SNP: "cpu"}
 
 
 class Bench:

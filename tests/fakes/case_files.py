@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from kbs.attestation.model import Binding, Evidence, VerifiedClaims, Verifier, VerifierOptions
-from kbs.attestation.verifiers import sample, snp
+from kbs.attestation.verifiers import azure_vtpm, sample, snp
 from kbs.protocol.tee import Tee
 
-FACTORIES = {Tee.SAMPLE: sample.build, Tee.SAMPLE_DEVICE: sample.build_device, Tee.SNP: snp.build}
+FACTORIES = {
+    Tee.AZ_SNP_VTPM: azure_vtpm.build_snp,
+    Tee.SAMPLE: sample.build,
+    Tee.SAMPLE_DEVICE: sample.build_device,
+    Tee.SNP: snp.build,
+}
 
 
 @dataclass(frozen=True, slots=True)
