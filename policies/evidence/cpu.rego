@@ -214,10 +214,12 @@ table("az-tdx-vtpm") := {
 	]},
 }
 
+# A key that the settings enrol need not be a reference value too; one that only a certificate vouches for must be.
 table("tpm") := {
 	"executables": {"must": [
 		["pcr11", "in", "tpm_pcr11"],
-		["ak_public", "in", "trusted_aks"],
+		["ak_public", "in", "trusted_aks", "ak_enrolled"],
+		["boot_measured", "is", true],
 	]},
 	"hardware": {"must": [
 		["binding", "is", "checked"],

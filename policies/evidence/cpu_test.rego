@@ -52,7 +52,7 @@ good := {
 		"platform_smt_enabled": "true", "platform_tsme_enabled": "true",
 	},
 	"az-tdx-vtpm": object.union(intel, {"tpm": {"pcr11": "11"}, "secure-boot": true}),
-	"tpm": {"pcr11": "11", "ak_public": "MIIB"},
+	"tpm": {"pcr11": "11", "ak_public": "MIIB", "boot_measured": true},
 	"se": {"version": 1},
 	"csv": {"measure": "d1", "policy": {"nodbg": 1, "es": 1, "nosend": 1, "api_major": 1, "api_minor": 2}},
 }
@@ -191,12 +191,26 @@ test_measurements if {
 		["az-snp-vtpm", ["tpm", "pcr11"], "executables"],
 		["az-tdx-vtpm", ["tpm", "pcr11"], "executables"],
 		["tpm", ["ak_public"], "executables"],
+		["tpm", ["boot_measured"], "executables"],
 		["csv", ["measure"], "executables"],
 	] {
 		[tee, path, name] := case
 		changed := json.patch(document(tee), [put(array.concat([tee], path), "strange")])
 		not is_affirming(vector(changed)[name])
 	}
+}
+
+# An attestation key by enrolment, by reference value, by neither.
+test_enrolled_attestation_keys if {
+	strange := json.patch(document("tpm"), [put(["tpm", "ak_public"], "strange")])
+	affirming(json.patch(strange, [put(["tpm", "ak_enrolled"], true)]))
+	not affirming(json.patch(strange, [put(["tpm", "ak_enrolled"], false)]))
+	not affirming(json.patch(strange, [put(["tpm", "ak_enrolled"], "true")]))
+	not affirming(json.patch(strange, [put(["tpm", "ak_enrolled"], true), put(["tpm", "pcr11"], "strange")]))
+	not affirming({"tpm": object.remove(
+		object.union(document("tpm").tpm, {"ak_enrolled": true}),
+		["ak_public"],
+	)})
 }
 
 test_minimum_that_nobody_registered if {

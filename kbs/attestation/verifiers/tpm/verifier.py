@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from kbs.attestation.event_log import tcg
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, Json, VerifiedClaims
 from kbs.attestation.tpm.pcrs import INIT_DATA_PCR, check_init_data, check_pcrs
 from kbs.attestation.tpm.quote import Quote, check_nonce
@@ -17,6 +18,7 @@ from kbs.attestation.verifiers.tpm.trust import TrustedKey, TrustInKeys
 from kbs.errors import BindingMismatch
 from kbs.protocol.tee import Tee
 
+BANK: Final = "sha256"
 NONCE_SIZE: Final = 32
 _DIGEST_SIZES: Final = (32, 48, 64)  # SHA-256, SHA-384, SHA-512
 
@@ -58,6 +60,9 @@ class TpmVerifier:
         _check_binding(presented.quote, pcrs[INIT_DATA_PCR], binding)
         # 5, 6 and 8 are claims: a policy decides.
         claims = claims_of(presented, pcrs, signer)
+        # 7. Firmware's PCRs must all be in the log; those of the operating system may be without.
+        if presented.event_log is not None:
+            claims |= tcg.replay(presented.event_log, pcrs, BANK).as_claims()
         claims |= self._revocation(signer)
         claims["binding"] = "not_checked" if binding.report_data is None else "checked"
         return [VerifiedClaims(Tee.TPM, "cpu", claims)]
