@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, VerifiedClaims, VerifierOptions
 from kbs.client.attesters.azure_vtpm import SoftwareAzSnp
 from kbs.client.attesters.snp import SoftwareSnp, Validities
+from kbs.client.attesters.tpm import SoftwareTpm
 from kbs.errors import BindingMismatch, EndorsementExpired, EvidenceRejected, InitDataMismatch
 from kbs.protocol.tee import Tee
 from tests.fakes.case_files import FACTORIES
@@ -53,10 +54,12 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
     "snp-genoa": lambda: SoftwareSnp(product="Genoa"),
     "snp-turin": lambda: SoftwareSnp(product="Turin"),
     "snp-vlek": lambda: SoftwareSnp(kind="vlek"),
+    "tpm": SoftwareTpm,
+    "tpm-certified": lambda: SoftwareTpm(scheme="ecdsa", certified=True),
 }
 SIGNED = [name for name in ATTESTERS if name.startswith("snp")] + ["az-snp-v0"]  # spelled in numbers
-BINDS_INIT_DATA = [*SIGNED, "az-snp"]
-CLASSES = {Tee.AZ_SNP_VTPM: "cpu", Tee.SAMPLE: "cpu", Tee.SAMPLE_DEVICE: "gpu", Tee.SNP: "cpu"}
+BINDS_INIT_DATA = [*SIGNED, "az-snp", "tpm", "tpm-certified"]
+CLASSES = {Tee.AZ_SNP_VTPM: "cpu", Tee.SAMPLE: "cpu", Tee.SAMPLE_DEVICE: "gpu", Tee.SNP: "cpu", Tee.TPM: "cpu"}
 
 
 class Bench:

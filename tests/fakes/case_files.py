@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kbs.attestation.model import Binding, Evidence, VerifiedClaims, Verifier, VerifierOptions
-from kbs.attestation.verifiers import azure_vtpm, sample, snp
+from kbs.attestation.verifiers import azure_vtpm, sample, snp, tpm
 from kbs.protocol.tee import Tee
 
 FACTORIES = {
@@ -18,6 +18,7 @@ FACTORIES = {
     Tee.SAMPLE: sample.build,
     Tee.SAMPLE_DEVICE: sample.build_device,
     Tee.SNP: snp.build,
+    Tee.TPM: tpm.build,
 }
 
 

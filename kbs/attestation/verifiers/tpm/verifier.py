@@ -20,7 +20,7 @@ from kbs.protocol.tee import Tee
 
 BANK: Final = "sha256"
 NONCE_SIZE: Final = 32
-_DIGEST_SIZES: Final = (32, 48, 64)  # SHA-256, SHA-384, SHA-512
+_DIGEST_SIZES: Final = (48, 64)  # SHA-384, as the handshake takes it, and SHA-512
 
 
 class TpmVerifier:
@@ -88,7 +88,7 @@ def _check_binding(quote: Quote, init_data_pcr: bytes, binding: Binding) -> None
     """
     if binding.report_data is not None:
         if len(binding.report_data) not in _DIGEST_SIZES:
-            raise BindingMismatch("report data is no digest that a TPM quote could bind")
+            raise BindingMismatch("report data is neither a SHA-384 nor a SHA-512 digest, of which a TPM binds 32 octets")
         check_nonce(quote, binding.report_data[:NONCE_SIZE])
     if binding.init_data is not None:
         check_init_data(init_data_pcr, binding.init_data)
