@@ -7,13 +7,18 @@ from enum import StrEnum
 
 
 class Tee(StrEnum):
-    """TEE names as on the wire (kbs-protocol 2.2)."""
+    """TEE names as on the wire (kbs-protocol 2.2).
+
+    `nitro` is an extension of this broker: AWS Nitro Enclaves and NitroTPM, for which upstream has no name. Its guests
+    never send it, and its policies have no rules for it.
+    """
 
     AZ_SNP_VTPM = "az-snp-vtpm"
     AZ_TDX_VTPM = "az-tdx-vtpm"
     CCA = "cca"
     CSV = "csv"
     HYGON_DCU = "hygondcu"
+    NITRO = "nitro"
     NVIDIA = "nvidia"
     NVIDIA_DPU = "nvidia-dpu"
     SAMPLE = "sample"

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kbs.attestation.model import Binding, Evidence, VerifiedClaims, Verifier, VerifierOptions
-from kbs.attestation.verifiers import azure_vtpm, sample, snp, tpm
+from kbs.attestation.verifiers import azure_vtpm, cca, nitro, sample, snp, tpm
 from kbs.protocol.tee import Tee
 
 FACTORIES = {
     Tee.AZ_SNP_VTPM: azure_vtpm.build_snp,
+    Tee.CCA: cca.build,
+    Tee.NITRO: nitro.build,
     Tee.SAMPLE: sample.build,
     Tee.SAMPLE_DEVICE: sample.build_device,
     Tee.SNP: snp.build,
