@@ -4,7 +4,7 @@ Members of the reference implementation (verifiers 3.5): `details`, `digest_matc
 `index`, `type_name`. Ours beside them:
 
 - `digest_covers`: what the digest is the hash of, recomputed here: `event` (all data), `variable_data` (the value of a
-  UEFI variable, not its name), `text` (what a boot loader wrote, without the label before it), `tagged_data` (what is
+  UEFI variable, not its name), `text` (what stands in `details.string` behind its first space), `tagged_data` (what is
   behind tag and size), or `unknown`: then `event` and `details` are what somebody says about the digest.
 - `parsed`: whether `details` is everything that the form of the type says. False for a type that nobody decodes, that
   is not documented, or whose data are not of its form, and where the profile demands that the digest is the hash of the
@@ -13,6 +13,7 @@ Members of the reference implementation (verifiers 3.5): `details`, `digest_matc
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Final
@@ -34,6 +35,7 @@ WHOLE: Final = "event"
 
 _PARTS_OF: Final = frozenset({EV_EFI_VARIABLE_BOOT, EV_EFI_VARIABLE_AUTHORITY, EV_EVENT_TAG, EV_IPL})
 _TAGGED_HEAD: Final = 8  # bytes of tag and size
+_LABELLED: Final = re.compile(rb"[a-z_]{1,32}:? ([^\0]*)")
 
 
 def entry(event: Event, algorithm: Algorithm) -> dict[str, Json]:
@@ -49,6 +51,8 @@ def entry(event: Event, algorithm: Algorithm) -> dict[str, Json]:
             parsed = True
         except ValueError:
             pass  # not of the form: the event stays, and says that it is not parsed
+    if covers is UNKNOWN and "data" in details:  # the agent hashes all of its event
+        details, parsed = {}, False
     if covers is UNKNOWN and parsed and number in _PARTS_OF:
         covers = next((name for name, part in _parts(number, data) if algorithm.hash(part) == digest), UNKNOWN)
     return {
@@ -68,11 +72,11 @@ def _parts(number: int, data: bytes) -> Iterator[tuple[str, bytes]]:
     if number == EV_EVENT_TAG:
         yield "tagged_data", data[_TAGGED_HEAD:]
     elif number == EV_IPL:
-        # GRUB logs `label: text NUL` and hashes the text (GRUB, commands/tpm.c).
-        line = data.removesuffix(b"\0")
-        yield "text", line
-        label, separator, text = line.partition(b": ")
-        if separator and label:
-            yield "text", text
+        # GRUB logs `grub_cmd: text` and hashes the text (grub-core/commands/efi/tpm.c); the boot loaders of Red Hat and
+        # of Anolis log `grub_cmd text` and hash the text with its NUL, whatever byte may follow.
+        labelled = _LABELLED.match(data)
+        if labelled:
+            yield "text", labelled[1]
+            yield "text", labelled[1] + b"\0"
     else:
         yield "variable_data", decoders.variable_bytes(data)

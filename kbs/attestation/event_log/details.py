@@ -107,9 +107,10 @@ def variable_bytes(data: bytes) -> bytes:
 def image_load(data: bytes) -> dict[str, Json]:
     """UEFI_IMAGE_LOAD_EVENT: the device path of the image, node by node."""
     _, _, _, size = _unpack(_IMAGE_LOAD, data)
-    if _IMAGE_LOAD.size + size != len(data):
+    path, rest = data[_IMAGE_LOAD.size : _IMAGE_LOAD.size + size], data[_IMAGE_LOAD.size + size :]
+    if len(path) != size or any(rest):  # shim reserves eight bytes too many
         raise ValueError("image load event of a wrong length")
-    return {"device_paths": device_path.describe(data[_IMAGE_LOAD.size :])} if size else {}
+    return {"device_paths": device_path.describe(path)} if size else {}
 
 
 def partition_table(data: bytes) -> dict[str, Json]:

@@ -19,11 +19,11 @@ MAX_EVENTS: Final = 10_000
 class Event(NamedTuple):
     """One entry, parsed and not yet replayed.
 
-    index: register it was extended into. type: TCG event type. digest: of the bank that is replayed.
+    register: number of the register it was extended into. type: TCG event type. digest: of the bank that is replayed.
     data: event data as logged.
     """
 
-    index: int
+    register: int
     type: int
     digest: bytes
     data: bytes
@@ -70,7 +70,7 @@ class RegisterLog:
 class ReplayedLog:
     """A log that replays to the quoted registers. Only `replay` functions make one.
 
-    claims: `uefi_event_logs`, the entries of quoted registers in their order; form in `kbs.attestation.event_log.claims`.
+    claims: `uefi_event_logs`, the entries of quoted registers in their order; `kbs.attestation.event_log.claims`.
     unverified: entries of the same form that no quoted register covers, whatever they say.
     runtime_events: events of the attestation agent, in their order.
     registers: one for each quoted register, ascending.

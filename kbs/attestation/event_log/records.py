@@ -1,7 +1,7 @@
 """Container formats: SHA-1 logs (TCG_PCR_EVENT) and crypto-agile logs (TCG_PCR_EVENT2, also CCEL).
 
 Little-endian. Everything is read strictly: lengths against what is left, one digest for each announced algorithm at
-most, nothing but padding behind the end. Cost is linear in the size of the log, with one `unpack` for an ordinary entry.
+most, nothing but padding behind the end. Cost is linear in the size of the log: one `unpack` for an ordinary entry.
 
 Source: TCG PC Client Platform Firmware Profile 1.06, 10.2 (structures) and 10.4.5.1 (Specification ID event);
 Intel GHCI 1.5, 4.3 (CCEL).
@@ -51,7 +51,7 @@ def parse_crypto_agile(log: bytes, algorithm: Algorithm) -> list[Event]:
         EventLogMalformed: too large, cut, inconsistent, without a digest of `algorithm` somewhere, EV_NO_ACTION with
             a digest, or anything but padding behind the end.
     """
-    table = _table(log)
+    table = parse_table(log)
     if table.sizes.get(algorithm.id) != algorithm.size:
         raise EventLogMalformed("event log does not announce the algorithm of the quoted registers")
     return parse_entries(log, table, algorithm)
@@ -129,7 +129,7 @@ def check_size(log: bytes) -> None:
         raise EventLogMalformed(f"event log is longer than {MAX_SIZE} bytes")
 
 
-def _table(log: bytes) -> Table:
+def parse_table(log: bytes) -> Table:
     check_size(log)
     if len(log) < _OLD_ENTRY.size or not is_crypto_agile(log):
         raise EventLogMalformed("event log does not begin with a Specification ID event")

@@ -11,7 +11,6 @@ Source: TCG PC Client Platform Firmware Profile 1.06, 10.4.5 and 3.3.4; Intel TD
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
@@ -20,6 +19,7 @@ from kbs.attestation.event_log.aael import TAG_NAME
 from kbs.attestation.event_log.algorithms import Algorithm
 from kbs.attestation.event_log.event_types import EV_EFI_VARIABLE_DRIVER_CONFIG, EV_NO_ACTION, EV_SEPARATOR
 from kbs.attestation.event_log.model import Event, RegisterLog, ReplayedLog, RuntimeEvent
+from kbs.attestation.event_log.registers import Starts, leads_to, starts_of
 from kbs.attestation.model import Json
 from kbs.errors import EventLogMalformed, EventLogMismatch
 
@@ -32,7 +32,7 @@ def replay(
     quoted: Mapping[int, bytes],
     algorithm: Algorithm,
     *,
-    starts: Mapping[int, bytes],
+    starts: Starts,
     names: Mapping[int, str],
     secure_boot_register: int,
     may_be_unlogged: Collection[int] = (),
@@ -43,7 +43,7 @@ def replay(
     Args:
         events: in the order of the log.
         quoted: register values under a verified signature, by the log's index, `algorithm.size` bytes each.
-        starts: values before the first event; zero where absent.
+        starts: values before the first event.
         names: how refusals call the registers.
         secure_boot_register: index that the variable SecureBoot is measured into.
         may_be_unlogged: registers that may have a value although the log has no event of them; reported as `unlogged`.
@@ -53,7 +53,7 @@ def replay(
         EventLogMismatch: a register has another value than its events lead to.
         EventLogMalformed: two separators in one register.
     """
-    counts = _check(events, quoted, algorithm, starts, names, may_be_unlogged)
+    counts, unlogged = _check(events, quoted, algorithm, starts, names, may_be_unlogged)
     covered: list[dict[str, Json]] = []
     unverified: list[dict[str, Json]] = []
     closed: set[int] = set()
@@ -62,7 +62,7 @@ def replay(
     runtime: list[RuntimeEvent] = []
     for event in events:
         entry = claims.entry(event, algorithm)
-        index = event.index
+        index = event.register
         if event.type == EV_NO_ACTION or index not in recomputed:
             unverified.append(entry)
             continue
@@ -88,9 +88,7 @@ def replay(
             RegisterLog(index, counts[index], recomputed[index], sum(1 for event in runtime if event.index == index))
             for index in sorted(quoted)
         ),
-        unlogged=tuple(
-            index for index in sorted(quoted) if not counts[index] and not _has_start_value(index, quoted, starts)
-        ),
+        unlogged=unlogged,
         secure_boot=secure_boot[0] if len(secure_boot) == 1 else None,
     )
 
@@ -99,30 +97,28 @@ def _check(
     events: Sequence[Event],
     quoted: Mapping[int, bytes],
     algorithm: Algorithm,
-    starts: Mapping[int, bytes],
+    starts: Starts,
     names: Mapping[int, str],
     may_be_unlogged: Collection[int],
-) -> dict[int, int]:
-    """Steps 1 and 2. Returns how many events each quoted register has."""
+) -> tuple[dict[int, int], tuple[int, ...]]:
+    """Steps 1 and 2. Returns how many events each quoted register has, and which of those without were extended."""
     if not quoted or any(len(value) != algorithm.size for value in quoted.values()):
         raise ValueError("registers of another size than the algorithm's")  # a bug of the caller
-    zero = bytes(algorithm.size)
-    values = {index: starts.get(index, zero) for index in quoted}
-    counts = dict.fromkeys(quoted, 0)
-    extend = algorithm.hash
-    for index, kind, digest, _ in events:
-        if index in values and kind != EV_NO_ACTION:
-            values[index] = extend(values[index] + digest)
-            counts[index] += 1
-    for index, value in quoted.items():
-        if not hmac.compare_digest(values[index], value) and (counts[index] or index not in may_be_unlogged):
-            what = "does not lead to the value of" if counts[index] else "has no events of"
-            raise EventLogMismatch(f"event log {what} {names.get(index, f'register {index}')}")
-    return counts
-
-
-def _has_start_value(index: int, quoted: Mapping[int, bytes], starts: Mapping[int, bytes]) -> bool:
-    return quoted[index] == starts.get(index, bytes(len(quoted[index])))
+    digests: dict[int, list[bytes]] = {index: [] for index in sorted(quoted)}
+    for register, kind, digest, _ in events:
+        if kind != EV_NO_ACTION and register in digests:
+            digests[register].append(digest)
+    unlogged: list[int] = []
+    for register, chain in digests.items():
+        value, name = quoted[register], names.get(register, f"register {register}")
+        if any(leads_to(start, chain, value, algorithm) for start in starts_of(register, starts, algorithm)):
+            continue
+        if chain:
+            raise EventLogMismatch(f"event log does not lead to the value of {name}")
+        if register not in may_be_unlogged:
+            raise EventLogMismatch(f"event log has no events of {name}, which was extended")
+        unlogged.append(register)
+    return {register: len(chain) for register, chain in digests.items()}, tuple(unlogged)
 
 
 def _secure_boot(details: Mapping[str, Json]) -> list[bool | None]:

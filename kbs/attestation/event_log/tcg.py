@@ -2,8 +2,7 @@
 
 The index of an event is the number of its PCR.
 
-Source: TCG PC Client Platform Firmware Profile 1.06, 3.3.4 (PCR usage), 10.4.5.3 (start-up locality);
-TCG PC Client Platform TPM Profile 1.06, 4.6.2 (values at reset).
+Source: TCG PC Client Platform Firmware Profile 1.06, 3.3.4 (PCR usage), 10.4.5.3 (start-up locality).
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from kbs.attestation.event_log.algorithms import BY_BANK, SHA1, Algorithm
 from kbs.attestation.event_log.event_types import EV_NO_ACTION
 from kbs.attestation.event_log.model import Event, ReplayedLog
 from kbs.attestation.event_log.records import is_crypto_agile, parse_crypto_agile, parse_sha1
+from kbs.attestation.event_log.registers import PCR_NAMES, starts_of_dynamic_pcrs
 from kbs.attestation.event_log.replay import replay as _replay
 from kbs.errors import EventLogMalformed
 
 FIRMWARE_PCRS: Final = range(8)
 SECURE_BOOT_PCR: Final = 7
 
-_DYNAMIC_PCRS: Final = range(17, 23)  # all ones until a dynamic launch resets them
-_NAMES: Final = {index: f"PCR {index}" for index in range(24)}
 _STARTUP_LOCALITY: Final = b"StartupLocality\0"
 _LOCALITIES: Final = (0, 3, 4)
 
@@ -57,16 +55,15 @@ def replay(
         events = parse_sha1(log)
     else:
         raise EventLogMalformed("event log has SHA-1 digests only")
-    ones = b"\xff" * algorithm.size
-    starts = {index: ones for index in _DYNAMIC_PCRS}
+    starts = starts_of_dynamic_pcrs(algorithm)
     if 0 in pcrs:
-        starts[0] = _start_of_pcr0(events, algorithm)
+        starts[0] = (_start_of_pcr0(events, algorithm),)
     return _replay(
         events,
         pcrs,
         algorithm,
         starts=starts,
-        names=_NAMES,
+        names=PCR_NAMES,
         secure_boot_register=SECURE_BOOT_PCR,
         may_be_unlogged=may_be_unlogged,
         allow_repeated_separators=allow_repeated_separators,
