@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from a2wsgi import WSGIMiddleware
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flask import Flask
 
-from kbs import __version__, extensions
+from kbs import __version__, extensions, strict_json
 from kbs.admin.admin_tokens import AdminTokenMint, AdminTokenSettings
 from kbs.admin.authentication import (
     AdminAuthenticator,
@@ -37,7 +36,7 @@ from kbs.audit.gate import GroupCommit
 from kbs.audit.log import AuditLog
 from kbs.clock import Clock, system_clock
 from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
-from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
+from kbs.errors import ConfigInvalid, MalformedMessage, PayloadTooLarge, StorageUnavailable, VersionConflict
 from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
 from kbs.plugins.model import Plugin
@@ -305,9 +304,21 @@ def _verifiers(data: Path, settings: Settings) -> dict[Tee, Verifier]:
             options["enable_sample"] = attestation.insecure_sample
         anchors = attestation.anchors.get(name)
         found[Tee(name)] = factory(
-            VerifierOptions(options, None if anchors is None else json.loads((data / anchors).read_text("utf-8")), data)
+            VerifierOptions(options, None if anchors is None else _anchors(name, data / anchors), data)
         )
     return found
+
+
+def _anchors(name: str, path: Path) -> Mapping[str, Any]:
+    try:
+        document = strict_json.decode(path.read_bytes())
+    except OSError as err:
+        raise ConfigInvalid(f"attestation.anchors.{name}: {path}: {err.strerror}") from None
+    except (MalformedMessage, PayloadTooLarge) as err:
+        raise ConfigInvalid(f"attestation.anchors.{name}: {path}: {err}") from None
+    if not isinstance(document, dict):
+        raise ConfigInvalid(f"attestation.anchors.{name}: {path} is not a JSON object")
+    return document
 
 
 def _endorsements(data: Path, settings: Settings, clock: Clock) -> EndorsementService:

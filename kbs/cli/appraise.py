@@ -83,6 +83,9 @@ _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Collateral: a JSON object as in case files, or a folder of DER or PEM files named for their member: "
     "vcek.der, crl.pem …",
 )
+@click.option(
+    "--anchors", type=_FILE, help="JSON object of trust roots or enrolled keys, instead of the built-in ones."
+)
 @click.option("--reference-values", type=_FILE, help="JSON object: reference value name to value.")
 @click.option("--option", "options", type=NamedJson(), multiple=True, help="Setting of the verifier; repeatable.")
 @click.option("--data", type=_FOLDER, help="Data directory whose token key signs the result. Default: unsigned.")
@@ -94,6 +97,7 @@ def appraise_command(
     report_data: bytes | None,
     init_data: bytes | None,
     endorsements: Path | None,
+    anchors: Path | None,
     reference_values: Path | None,
     options: tuple[tuple[str, Json], ...],
     data: Path | None,
@@ -102,7 +106,9 @@ def appraise_command(
     """Verify and appraise one piece of evidence against the shipped policies. Uses no network."""
     moment = at or system_clock()
     try:
-        verifier: Verifier = load("kbs.verifiers", [tee])[tee](VerifierOptions(_named(options)))
+        verifier: Verifier = load("kbs.verifiers", [tee])[tee](
+            VerifierOptions(_named(options), None if anchors is None else _object(anchors))
+        )
         signer = None if data is None else _signer(data, moment)
     except ConfigInvalid as error:
         raise click.UsageError(str(error)) from None
