@@ -36,7 +36,7 @@ _DEVICES: Final = ("cpu", "gpu", "switch", "ppcie")
 _SHIPPED_SETS: Final[Mapping[PolicySet, Mapping[tuple[PolicyKind, str], str]]] = MappingProxyType(
     {
         "default": {
-            **{(PolicyKind.EVIDENCE, f"default_{device}"): f"evidence/{device}" for device in _DEVICES},
+            **{(PolicyKind.EVIDENCE, f"default_{device}"): f"evidence/{device}" for device in (*_DEVICES, "dcu")},
             (PolicyKind.RESOURCE, RESOURCE_POLICY_ID): "resource/affirming",
         },
         "upstream": {
@@ -235,7 +235,7 @@ def _check_id(kind: PolicyKind, policy_id: str) -> None:
     if kind is PolicyKind.EVIDENCE and policy_id == "default":
         raise PolicyUnacceptable(
             "a policy under the id `default` would never be used: the id carries the class of the device; "
-            "set default_cpu, default_gpu, default_switch or default_ppcie"
+            "set default_cpu, default_gpu, default_switch, default_ppcie or default_dcu"
         )
     if kind is PolicyKind.RESOURCE and policy_id != RESOURCE_POLICY_ID:
         raise NameNotAllowed(f"the resource policy has the id `{RESOURCE_POLICY_ID}`")

@@ -227,19 +227,21 @@ table("tpm") := {
 	]},
 }
 
-# Images, their headers and host keys are the verifier's allow-lists: its success is the statement.
+# The image is one whose header the operator gave the verifier, or its tag is approved; the same for the host keys. The tag
+# also vouches for what the header allows the guest.
 table("se") := {
-	"executables": {"must": [["version", "is", 1]]},
+	"executables": {"must": [["tag", "in", "se_tag", "image_listed"]]},
 	"hardware": {"must": [
 		["binding", "is", "checked"],
 		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
-		["version", "is", 1],
+		["image_phkh", "in", "se_image_phkh", "host_keys_listed"],
+		["attestation_phkh", "in", "se_attestation_phkh", "host_keys_listed"],
 	]},
-	"configuration": {"must": [["version", "is", 1]]},
+	"configuration": {"must": [["tag", "in", "se_tag", "image_listed"]]},
 }
 
-# Guest policy bits: no debugging, not sent to another platform; whether the state has to be encrypted (ES) is approved
-# by reference value.
+# Guest policy bits: no debugging; whether the state has to be encrypted (ES), and whether the guest may be sent to
+# another platform (NOSEND, which CSV3 guests are commonly started without), is approved by reference value.
 table("csv") := {
 	"executables": {"must": [["measure", "in", "csv_measure"]]},
 	"hardware": {"must": [
@@ -250,7 +252,7 @@ table("csv") := {
 	]},
 	"configuration": {"must": [
 		[["policy", "nodbg"], "is", 1],
-		[["policy", "nosend"], "is", 1],
+		[["policy", "nosend"], "in", "csv_nosend"],
 		[["policy", "es"], "in", "csv_es"],
 	]},
 }

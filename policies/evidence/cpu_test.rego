@@ -53,7 +53,7 @@ good := {
 	},
 	"az-tdx-vtpm": object.union(intel, {"tpm": {"pcr11": "11"}, "secure-boot": true}),
 	"tpm": {"pcr11": "11", "ak_public": "MIIB", "boot_measured": true},
-	"se": {"version": 1},
+	"se": {"version": 256, "tag": "7a", "image_phkh": "1a", "attestation_phkh": "2a"},
 	"csv": {"measure": "d1", "policy": {"nodbg": 1, "es": 1, "nosend": 1, "api_major": 1, "api_minor": 2}},
 }
 
@@ -70,8 +70,9 @@ references := {
 	"tcb_bootloader": ["3"], "tcb_microcode": ["115"], "tcb_snp": ["8"], "tcb_tee": ["0"],
 	"smt_enabled": ["true"], "tsme_enabled": ["true"], "abi_major": ["0"], "abi_minor": ["31"],
 	"single_socket": ["false"], "smt_allowed": ["true"],
+	"se_tag": ["7a"], "se_image_phkh": ["1a"], "se_attestation_phkh": ["2a"],
 	"tdx_pcr11": ["11"], "tpm_pcr11": ["11"], "trusted_aks": ["MIIB"],
-	"csv_measure": ["d1"], "csv_api_major": [1], "csv_api_minor": [2], "csv_es": [1],
+	"csv_measure": ["d1"], "csv_api_major": [1], "csv_api_minor": [2], "csv_es": [1], "csv_nosend": [1],
 }
 
 document(tee) := {tee: object.union(good[tee], fixed)}
@@ -213,6 +214,23 @@ test_enrolled_attestation_keys if {
 	)})
 }
 
+# Images and host keys by the verifier's lists, by reference value, by neither.
+test_listed_images_and_host_keys if {
+	every case in [
+		["tag", "image_listed"],
+		["image_phkh", "host_keys_listed"],
+		["attestation_phkh", "host_keys_listed"],
+	] {
+		[claim, listed] := case
+		strange := json.patch(document("se"), [put(["se", claim], "strange")])
+		not affirming(strange)
+		affirming(json.patch(strange, [put(["se", listed], true)]))
+		not affirming(json.patch(strange, [put(["se", listed], false)]))
+		not affirming(json.patch(strange, [put(["se", listed], "true")]))
+		not affirming({"se": object.remove(object.union(document("se").se, {listed: true}), [claim])})
+	}
+}
+
 test_minimum_that_nobody_registered if {
 	claims := policy.trust_claims with input as document("sample")
 		with data.kbs.reference as object.remove(references, ["minimum_minor_version"])
@@ -237,7 +255,7 @@ test_nothing_registered if {
 		some name in ["hardware", "executables"]
 		is_affirming(claims[name])
 	}
-	affirmed == {["sgx", "hardware"], ["tpm", "hardware"], ["se", "hardware"], ["se", "executables"]}
+	affirmed == {["sgx", "hardware"], ["tpm", "hardware"]}
 }
 
 test_no_rules if {

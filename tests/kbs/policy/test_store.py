@@ -166,7 +166,14 @@ def test_list_names_shipped_and_set_ids(kv: MemoryStore, known: dict[str, bytes]
     store.set(EVIDENCE, "default_cpu", known["evidence/upstream/cpu"], CHANGE)
     store.set(EVIDENCE, "strict_cpu", known["evidence/upstream/cpu"], CHANGE)
     found = {version.id: version.version for version in store.list(EVIDENCE)}
-    assert found == {"default_cpu": 1, "default_gpu": 0, "default_ppcie": 0, "default_switch": 0, "strict_cpu": 1}
+    shipped = {"default_dcu": 0, "default_gpu": 0, "default_ppcie": 0, "default_switch": 0}
+    assert found == {"default_cpu": 1, "strict_cpu": 1, **shipped}
+
+
+def test_upstream_has_no_policy_for_dcu(kv: MemoryStore) -> None:
+    assert policies(kv).active(EVIDENCE, "default_dcu") == SHIPPED.policy("evidence/dcu")
+    with pytest.raises(ResourceNotFound):
+        policies(kv, policy_set="upstream").active(EVIDENCE, "default_dcu")
     assert store.current(EVIDENCE, "none") is None
 
 
