@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from kbs.attestation.model import Binding, Evidence, VerifiedClaims, Verifier, VerifierOptions
-from kbs.attestation.verifiers import azure_vtpm, cca, nitro, sample, snp, tpm
+from kbs.attestation.verifiers import azure_vtpm, cca, csv, hygondcu, nitro, sample, sgx, snp, tdx, tpm
 from kbs.protocol.tee import Tee
 
 FACTORIES = {
     Tee.AZ_SNP_VTPM: azure_vtpm.build_snp,
     Tee.CCA: cca.build,
     Tee.NITRO: nitro.build,
+    Tee.CSV: csv.build,
+    Tee.HYGON_DCU: hygondcu.build,
     Tee.SAMPLE: sample.build,
     Tee.SAMPLE_DEVICE: sample.build_device,
+    Tee.SGX: sgx.build,
     Tee.SNP: snp.build,
+    Tee.TDX: tdx.build,
     Tee.TPM: tpm.build,
 }
 
