@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, VerifiedClaims, VerifierOptions
 from kbs.client.attesters.azure_vtpm import SoftwareAzSnp
+from kbs.client.attesters.csv import SoftwareCsv
+from kbs.client.attesters.hygondcu import SoftwareHygonDcu
 from kbs.client.attesters.snp import SoftwareSnp, Validities
 from kbs.client.attesters.tpm import SoftwareTpm
 from kbs.errors import BindingMismatch, EndorsementExpired, EvidenceRejected, InitDataMismatch
@@ -48,6 +50,10 @@ class Attester(Protocol):
 ATTESTERS: dict[str, Callable[[], Attester]] = {
     "az-snp": SoftwareAzSnp,
     "az-snp-v0": lambda: SoftwareAzSnp(version=0),
+    "csv-v1": lambda: SoftwareCsv(version=1),
+    "csv-v2": lambda: SoftwareCsv(version=2),
+    "csv-v3": lambda: SoftwareCsv(version=3),
+    "hygondcu": SoftwareHygonDcu,
     "sample": SoftwareSample,
     "sampledevice": lambda: SoftwareSample(is_device=True),
     "snp-milan": SoftwareSnp,
@@ -59,7 +65,15 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
 }
 SIGNED = [name for name in ATTESTERS if name.startswith("snp")] + ["az-snp-v0"]  # spelled in numbers
 BINDS_INIT_DATA = [*SIGNED, "az-snp", "tpm", "tpm-certified"]
-CLASSES = {Tee.AZ_SNP_VTPM: "cpu", Tee.SAMPLE: "cpu", Tee.SAMPLE_DEVICE: "gpu", Tee.SNP: "cpu", Tee.TPM: "cpu"}
+CLASSES = {
+    Tee.AZ_SNP_VTPM: "cpu",
+    Tee.CSV: "cpu",
+    Tee.HYGON_DCU: "dcu",
+    Tee.SAMPLE: "cpu",
+    Tee.SAMPLE_DEVICE: "gpu",
+    Tee.SNP: "cpu",
+    Tee.TPM: "cpu",
+}
 
 
 class Bench:
