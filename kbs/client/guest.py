@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 from urllib.parse import quote
 
 import httpx
@@ -43,6 +43,16 @@ class Attester(Protocol):
     def evidence_for(self, report_data: bytes, *, init_data: bytes | None = None) -> strict_json.Json:
         """Evidence bound to `report_data`, the digest before it is fitted to the TEE's field, and to the digest of the
         init data where the TEE can carry it."""
+
+
+@runtime_checkable
+class ChallengedAttester(Attester, Protocol):
+    """Of a TEE whose evidence answers the challenge itself, and not only binds it (KBS protocol 2.7)."""
+
+    def evidence_for_challenge(
+        self, challenge: str, report_data: bytes, *, init_data: bytes | None = None
+    ) -> strict_json.Json:
+        """Evidence that answers `challenge`, the nonce of the Challenge message, bound to `report_data`."""
 
 
 class GuestClient:
@@ -114,7 +124,7 @@ class GuestClient:
         devices = {tee: attester.evidence_for(device_digest) for tee, attester in self._devices.items()}
         additional = strict_json.encode(devices).decode() if devices else ""
         primary_digest = digest(primary_runtime_data(challenge.nonce, self.key.public, additional), algorithm)
-        evidence = self._attester.evidence_for(primary_digest, init_data=self._init_data_digest)
+        evidence = self._primary_evidence(challenge, primary_digest)
         init_data = None if self._init_data is None else {"format": "toml", "body": self._init_data}
         return strict_json.encode(
             {
@@ -172,6 +182,12 @@ class GuestClient:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _primary_evidence(self, challenge: Challenge, report_data: bytes) -> strict_json.Json:
+        init_data = self._init_data_digest
+        if isinstance(self._attester, ChallengedAttester):
+            return self._attester.evidence_for_challenge(challenge.nonce, report_data, init_data=init_data)
+        return self._attester.evidence_for(report_data, init_data=init_data)
 
     def _opened(self, response: httpx.Response) -> bytes:
         if not is_success(response):

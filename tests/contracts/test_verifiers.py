@@ -21,6 +21,7 @@ from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Eviden
 from kbs.client.attesters.azure_vtpm import SoftwareAzSnp
 from kbs.client.attesters.csv import SoftwareCsv
 from kbs.client.attesters.hygondcu import SoftwareHygonDcu
+from kbs.client.attesters.se import SoftwareSe
 from kbs.client.attesters.snp import SoftwareSnp, Validities
 from kbs.client.attesters.tpm import SoftwareTpm
 from kbs.errors import BindingMismatch, EndorsementExpired, EvidenceRejected, InitDataMismatch
@@ -56,6 +57,7 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
     "hygondcu": SoftwareHygonDcu,
     "sample": SoftwareSample,
     "sampledevice": lambda: SoftwareSample(is_device=True),
+    "se": SoftwareSe,
     "snp-milan": SoftwareSnp,
     "snp-genoa": lambda: SoftwareSnp(product="Genoa"),
     "snp-turin": lambda: SoftwareSnp(product="Turin"),
@@ -71,6 +73,7 @@ CLASSES = {
     Tee.HYGON_DCU: "dcu",
     Tee.SAMPLE: "cpu",
     Tee.SAMPLE_DEVICE: "gpu",
+    Tee.SE: "cpu",
     Tee.SNP: "cpu",
     Tee.TPM: "cpu",
 }

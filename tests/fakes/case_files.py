@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kbs.attestation.model import Binding, Evidence, VerifiedClaims, Verifier, VerifierOptions
-from kbs.attestation.verifiers import azure_vtpm, cca, csv, hygondcu, nitro, sample, sgx, snp, tdx, tpm
+from kbs.attestation.verifiers import azure_vtpm, cca, csv, hygondcu, nitro, sample, se, sgx, snp, tdx, tpm
 from kbs.protocol.tee import Tee
 
 FACTORIES = {
@@ -21,6 +21,7 @@ FACTORIES = {
     Tee.HYGON_DCU: hygondcu.build,
     Tee.SAMPLE: sample.build,
     Tee.SAMPLE_DEVICE: sample.build_device,
+    Tee.SE: se.build,
     Tee.SGX: sgx.build,
     Tee.SNP: snp.build,
     Tee.TDX: tdx.build,
