@@ -29,7 +29,7 @@ from kbs.admin.authentication import (
 from kbs.admin.authorization import Acl, Roles
 from kbs.admin.revocations import Revocations
 from kbs.attestation.ear import EarSettings
-from kbs.attestation.endorsements import EndorsementService, endorsement_service
+from kbs.attestation.endorsements import endorsement_service
 from kbs.attestation.model import Verifier, VerifierOptions
 from kbs.attestation.service import AttestationService
 from kbs.audit.gate import GroupCommit
@@ -157,7 +157,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         store=handshake_store,
         attestation=AttestationService(
             verifiers,
-            _endorsements(data, settings, clock),
+            endorsement_service(settings.endorsements, data, clock),
             engine,
             policies,
             references,
@@ -319,16 +319,6 @@ def _anchors(name: str, path: Path) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise ConfigInvalid(f"attestation.anchors.{name}: {path} is not a JSON object")
     return document
-
-
-def _endorsements(data: Path, settings: Settings, clock: Clock) -> EndorsementService:
-    return endorsement_service(
-        cache_dir=data / settings.endorsements.cache,
-        offline_dir=_under(data, settings.endorsements.offline),
-        network=settings.endorsements.network,
-        timeout_seconds=settings.endorsements.timeout_seconds,
-        clock=clock,
-    )
 
 
 def _trust(data: Path, settings: Settings, ring: KeyRing, name: str, life: timedelta) -> Trust:

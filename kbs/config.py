@@ -64,12 +64,20 @@ class AttestationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndorsementSettings:
-    """Vendor collateral: where it may come from."""
+    """Vendor collateral: where it may come from, and for how long it is used."""
 
     network: bool = True
     cache: Path = Path("cache/endorsements")
-    offline: Path | None = None  # folder of DER or PEM files to look in first
+    offline: Path | None = None  # folder of files to look in first
     timeout_seconds: float = 5.0
+    max_stale_hours: int | None = None  # use beyond the time to ask again; None: to the item's own end, never beyond
+    amd_url: str = "https://kdsintf.amd.com"
+    intel_urls: tuple[str, ...] = ("https://api.trustedservices.intel.com",)  # PCS or PCCS, asked in this order
+    tcb_update: Literal["early", "standard"] = "early"  # edition of Intel's TCB info and identities
+    azure_url: str | None = None  # Azure's cache of AMD and Intel collateral, asked before the vendors
+    hygon_url: str = "https://cert.hygon.cn"
+    stores: tuple[str, ...] = ()  # HTTPS servers of one's own that keep items by name, asked before the vendors
+    ca_file: Path | None = None  # PEM of further authorities for `intel_urls` and `stores`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,8 +333,10 @@ def _bound_problems(settings: Settings) -> list[str]:
         "server.max_resource_body": server.max_resource_body,
         "server.max_body": server.max_body,
         "server.max_connections": server.max_connections,
+        "endorsements.timeout_seconds": settings.endorsements.timeout_seconds,
     }
     not_negative = {
+        "endorsements.max_stale_hours": settings.endorsements.max_stale_hours or 0,
         "server.workers": server.workers,
         "server.max_handshake_rate": server.max_handshake_rate,
         "server.max_handshake_rate_per_source": server.max_handshake_rate_per_source,

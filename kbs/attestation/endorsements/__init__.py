@@ -5,6 +5,7 @@ The Endorser's side of RFC 9334. Nothing here verifies evidence; nothing handed 
 
 from __future__ import annotations
 
-from kbs.attestation.endorsements.service import EndorsementService, endorsement_service
+from kbs.attestation.endorsements.service import EndorsementService
+from kbs.attestation.endorsements.wiring import endorsement_service
 
 __all__ = ["EndorsementService", "endorsement_service"]

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+PREFIX: Final = "amd/"
 
 
 class AmdProduct(StrEnum):

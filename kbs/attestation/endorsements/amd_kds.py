@@ -19,7 +19,6 @@ from kbs.attestation.endorsements.files import read_bounded
 from kbs.attestation.endorsements.model import Obtained
 from kbs.errors import EndorsementsUnavailable
 
-PREFIX: Final = "amd/"
 KDS_URL: Final = "https://kdsintf.amd.com"
 _CRL_REFRESH: Final = timedelta(hours=6)
 _FILE_REFRESH: Final = timedelta(minutes=5)  # an operator may replace a file
@@ -50,7 +49,7 @@ class AmdKds:
             return None
         roots = self._roots[ref.product]
         try:
-            return _certificate(data, roots) if isinstance(ref, VcekRef) else _list(data, roots, previous, at)
+            return certificate_under(data, roots) if isinstance(ref, VcekRef) else _list(data, roots, previous, at)
         except X509_ERRORS as err:
             raise EndorsementsUnavailable("a vendor service answered something else") from err
 
@@ -108,7 +107,12 @@ def _ref(name: str) -> AmdRef | None:
         return None
 
 
-def _certificate(data: bytes, roots: AmdRoots) -> Obtained:
+def certificate_under(data: bytes, roots: AmdRoots) -> Obtained:
+    """A VCEK as a service answered it, DER or PEM.
+
+    Raises:
+        EndorsementsUnavailable: another issuer's. X509_ERRORS: no certificate.
+    """
     certificate = load_certificate(data)
     if not is_signed_by(certificate, roots.ask):
         raise EndorsementsUnavailable("a vendor service answered a certificate of another issuer")

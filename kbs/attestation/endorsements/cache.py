@@ -77,6 +77,24 @@ def _size(entry: Remembered) -> int:
     return sum(len(each.data) for each in (entry.obtained, entry.last) if each is not None)
 
 
+def _entry(raw: bytes | None) -> tuple[str, Obtained] | None:
+    """Name and content of a file of `FolderCache`; None for one that is damaged."""
+    if raw is None:
+        return None
+    head, _, data = raw.partition(b"\n")
+    if len(head) > _MAX_HEAD:
+        return None
+    try:
+        meta = json.loads(head)
+        name, digest = meta["name"], meta["sha256"]
+        times = datetime.fromisoformat(meta["refresh_at"]), datetime.fromisoformat(meta["valid_until"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(name, str) or digest != hashlib.sha256(data).hexdigest():
+        return None
+    return None if None in (time.tzinfo for time in times) else (name, Obtained(data, *times))
+
+
 class FolderCache:
     """One file for each name, 0600 in a folder 0700, replaced atomically. A failing folder is no cache, not a fault."""
 
@@ -86,20 +104,17 @@ class FolderCache:
 
     def get(self, name: str) -> Obtained | None:
         """What was put under this name, also past its time; None for none, or a file that is damaged."""
-        raw = read_bounded(self._path(name))
-        if raw is None:
-            return None
-        head, _, data = raw.partition(b"\n")
-        if len(head) > _MAX_HEAD:
-            return None
+        found = _entry(read_bounded(self._path(name)))
+        return None if found is None or found[0] != name else found[1]
+
+    def entries(self) -> dict[str, Obtained]:
+        """Everything in the folder that is not damaged, by name."""
         try:
-            meta = json.loads(head)
-            if meta["name"] != name or meta["sha256"] != hashlib.sha256(data).hexdigest():
-                return None
-            times = datetime.fromisoformat(meta["refresh_at"]), datetime.fromisoformat(meta["valid_until"])
-        except (ValueError, KeyError, TypeError):
-            return None
-        return None if None in (time.tzinfo for time in times) else Obtained(data, *times)
+            paths = sorted(path for path in self._folder.iterdir() if path.name.endswith(_SUFFIX))
+        except OSError:
+            return {}
+        found = [(path, _entry(read_bounded(path))) for path in paths]
+        return {entry[0]: entry[1] for path, entry in found if entry is not None and path == self._path(entry[0])}
 
     def put(self, name: str, obtained: Obtained) -> None:
         """Keep it. A full or read-only disk costs the next worker a request, nothing else."""

@@ -6,9 +6,12 @@ An allowed host must show a certificate for its name, so an answer from an inner
 
 from __future__ import annotations
 
+import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -18,6 +21,7 @@ from kbs.errors import ConfigInvalid, EndorsementsUnavailable
 
 MAX_ANSWER: Final = 2 * 1024 * 1024  # bytes
 _ABSENT: Final = (400, 404)  # AMD's KDS answers 400 to a chip or TCB version that never was
+_MAX_HEADER: Final = 64 * 1024  # bytes of one header's value; a chain of three certificates has about 6 KiB
 _TOO_MANY: Final = 429
 _OPENS_AFTER: Final = 5  # failures in a row
 _OPEN_FOR: Final = timedelta(seconds=30)
@@ -73,6 +77,14 @@ class Breaker:
             return True
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 200 answer. `headers`: names in lower case."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
 class HttpsFetcher:
     """Fetches from listed hosts. Threads may share it."""
 
@@ -81,7 +93,7 @@ class HttpsFetcher:
 
         Args:
             client: follows no redirects here, whatever its settings.
-            hosts: names that may be asked, lower case.
+            hosts: `host:port` that may be asked, lower case.
             total: longest time that one answer may take, a retry included.
         """
         self._client = client
@@ -90,7 +102,12 @@ class HttpsFetcher:
         self._breakers = {host: Breaker(clock) for host in hosts}
 
     def get(self, url: str) -> bytes | None:
-        """The body of a 200 answer, or None when the host says that there is no such thing.
+        """The body of a 200 answer, or None when the host says that there is no such thing. Raises as `fetch`."""
+        answer = self.fetch(url)
+        return None if answer is None else answer.body
+
+    def fetch(self, url: str) -> Answer | None:
+        """A 200 answer, or None when the host says that there is no such thing.
 
         Raises:
             EndorsementsUnavailable: no answer, an error, a redirect, too large or too slow.
@@ -111,11 +128,11 @@ class HttpsFetcher:
             parts = httpx.URL(url)
         except httpx.InvalidURL as err:
             raise ConfigInvalid("address of an endorsement is no URL") from err
-        if parts.scheme != "https" or parts.userinfo or parts.port is not None or parts.host not in self._breakers:
+        if parts.scheme != "https" or parts.userinfo or _authority(parts) not in self._breakers:
             raise ConfigInvalid("address of an endorsement is not HTTPS to an allowed host")
-        return self._breakers[parts.host]
+        return self._breakers[_authority(parts)]
 
-    def _attempt(self, url: str, breaker: Breaker, deadline: datetime) -> bytes | None:
+    def _attempt(self, url: str, breaker: Breaker, deadline: datetime) -> Answer | None:
         try:
             # Unpacking is not allowed: a small packed answer could be a large one.
             headers = {"Accept-Encoding": "identity"}
@@ -130,7 +147,7 @@ class HttpsFetcher:
         breaker.succeeded()
         return found
 
-    def _read(self, response: httpx.Response, deadline: datetime) -> bytes | None:
+    def _read(self, response: httpx.Response, deadline: datetime) -> Answer | None:
         if response.status_code in _ABSENT:
             return None
         if response.status_code == _TOO_MANY:
@@ -146,7 +163,10 @@ class HttpsFetcher:
                 raise EndorsementsUnavailable("answer too large")
             if self._clock() > deadline:
                 raise EndorsementsUnavailable("answer too slow")
-        return bytes(body)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if any(len(value) > _MAX_HEADER for value in headers.values()):
+            raise EndorsementsUnavailable("answer too large")
+        return Answer(bytes(body), headers)
 
 
 class _Limited(EndorsementsUnavailable):
@@ -159,17 +179,40 @@ class _Limited(EndorsementsUnavailable):
 
 
 def fetcher_for(
-    base_urls: Iterable[str], timeout_seconds: float, clock: Clock, client: httpx.Client | None = None
+    base_urls: Iterable[str],
+    timeout_seconds: float,
+    clock: Clock,
+    client: httpx.Client | None = None,
+    ca_file: Path | None = None,
 ) -> HttpsFetcher:
     """A fetcher that may ask the hosts of these addresses and no others.
 
+    Args:
+        ca_file: PEM certificates of authorities to accept from these hosts beside the system's, e.g. of a private
+            cache.
+
     Raises:
-        ConfigInvalid: an address that is not plain HTTPS.
+        ConfigInvalid: an address that is not plain HTTPS, or no certificates in that file.
     """
     hosts = [_host(url) for url in base_urls]
     if client is None:
-        client = httpx.Client(timeout=timeout_seconds, trust_env=False, limits=httpx.Limits(max_connections=8))
+        client = httpx.Client(
+            timeout=timeout_seconds,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=8),
+            verify=_trust(ca_file),
+        )
     return HttpsFetcher(client, hosts, clock, total=timedelta(seconds=3 * timeout_seconds))
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    context = httpx.create_ssl_context(trust_env=False)
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError) as err:
+            raise ConfigInvalid(f"{ca_file.name}: no PEM certificates of authorities") from err
+    return context
 
 
 def _host(url: str) -> str:
@@ -177,6 +220,11 @@ def _host(url: str) -> str:
         parts = httpx.URL(url)
     except httpx.InvalidURL as err:
         raise ConfigInvalid("address of a vendor service is no URL") from err
-    if parts.scheme != "https" or not parts.host or parts.userinfo or parts.port or parts.query:
+    is_plain = parts.scheme == "https" and bool(parts.host) and 0 < (parts.port or 443) < 1 << 16
+    if not is_plain or parts.userinfo or parts.query or parts.fragment:
         raise ConfigInvalid("address of a vendor service is not plain HTTPS")
-    return parts.host
+    return _authority(parts)
+
+
+def _authority(parts: httpx.URL) -> str:
+    return f"{parts.host}:{parts.port or 443}"

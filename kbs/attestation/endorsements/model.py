@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 
@@ -18,6 +18,13 @@ class Obtained:
     data: bytes
     refresh_at: datetime
     valid_until: datetime
+
+
+def usable_until(item: Obtained, max_stale: timedelta | None) -> datetime:
+    """How long an item may be used while no newer one is to be had: never beyond its own end."""
+    if max_stale is None or item.valid_until - item.refresh_at <= max_stale:
+        return item.valid_until
+    return item.refresh_at + max_stale
 
 
 class Endorser(Protocol):

@@ -9,20 +9,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from kbs.attestation.endorsements.amd import AmdProduct
-from kbs.attestation.endorsements.amd_kds import KDS_URL, PREFIX, AmdKds, AmdStore
-from kbs.attestation.endorsements.amd_roots import AmdRoots, pinned_roots
 from kbs.attestation.endorsements.cache import FolderCache, MemoryCache, Remembered
-from kbs.attestation.endorsements.model import Endorser, Obtained
+from kbs.attestation.endorsements.model import Endorser, Obtained, usable_until
 from kbs.attestation.model import EndorsementNeed, Endorsements
 from kbs.clock import Clock
 from kbs.errors import EndorsementsUnavailable
-
-if TYPE_CHECKING:
-    import httpx
 
 _ABSENT_FOR: Final = timedelta(minutes=10)  # a vendor said that there is none
 _FAILED_FOR: Final = timedelta(minutes=1)  # a vendor did not answer
@@ -40,6 +33,7 @@ class EndorsementService:
         memory: MemoryCache | None = None,
         folder: FolderCache | None = None,
         wait: timedelta = timedelta(seconds=15),
+        max_stale: timedelta | None = None,
     ) -> None:
         """Take the ports.
 
@@ -47,12 +41,15 @@ class EndorsementService:
             endorsers: by prefix of the names that they know, in the order to ask them in.
             folder: remembers beyond this process; None: nothing does.
             wait: longest time to wait for another thread's look, or for a turn to look.
+            max_stale: how long beyond its `refresh_at` something remembered may be used while nobody answers; None:
+                to its own end. Never beyond that.
         """
         self._endorsers = dict(endorsers)
         self._clock = clock
         self._memory = memory or MemoryCache()
         self._folder = folder
         self._wait = wait.total_seconds()
+        self._max_stale = max_stale
         self._flights: dict[str, Future[Obtained | None]] = {}
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(_MAX_FLIGHTS)
@@ -137,7 +134,8 @@ class EndorsementService:
                 return previous
         if not self._turns.acquire(timeout=self._wait):
             raise EndorsementsUnavailable("too many look-ups at vendor services")
-        usable = previous if previous is not None and now <= previous.valid_until else None
+        is_usable = previous is not None and now <= usable_until(previous, self._max_stale)
+        usable = previous if is_usable else None
         try:
             obtained = self._ask(name, previous, now)
         except EndorsementsUnavailable:
@@ -187,42 +185,3 @@ class EndorsementService:
     def _nothing(self, name: str, life: timedelta) -> Remembered:
         entry = self._memory.get(name)
         return Remembered(None, self._clock() + life, None if entry is None else entry.obtained or entry.last)
-
-
-def endorsement_service(
-    *,
-    cache_dir: Path | None,
-    offline_dir: Path | None,
-    network: bool,
-    timeout_seconds: float,
-    clock: Clock,
-    client: httpx.Client | None = None,
-    amd_url: str = KDS_URL,
-    amd_roots: Mapping[AmdProduct, AmdRoots] | None = None,
-) -> EndorsementService:
-    """Wire the service: the offline folder first, then, if allowed, the vendors.
-
-    Args:
-        cache_dir: folder to remember in; None: in memory only.
-        network: whether vendors may be asked; only the host of `amd_url` is.
-        timeout_seconds: to connect, and between two pieces of an answer; a whole answer may take three times that.
-        client: for tests; else one that reads no proxy from the environment.
-        amd_roots: instead of the pinned ones.
-
-    Raises:
-        ConfigInvalid: an address that is not HTTPS.
-    """
-    places: list[Endorser] = []
-    if offline_dir is not None:
-        places.append(AmdStore(offline_dir))
-    last_resort = [] if offline_dir is None else [AmdStore(offline_dir, for_any_tcb=True)]
-    if network:
-        # Here and not above: who only verifies needs no HTTP client.
-        from kbs.attestation.endorsements.https import fetcher_for
-
-        fetcher = fetcher_for([amd_url], timeout_seconds, clock, client)
-        places.append(AmdKds(fetcher, pinned_roots() if amd_roots is None else amd_roots, amd_url))
-    folder = None if cache_dir is None else FolderCache(cache_dir)
-    return EndorsementService(
-        {PREFIX: [*places, *last_resort]}, clock, folder=folder, wait=timedelta(seconds=4 * timeout_seconds)
-    )

@@ -18,10 +18,12 @@ from kbs.attestation.endorsements.amd_roots import roots_from_anchors
 from kbs.attestation.endorsements.cache import MemoryCache, Remembered
 from kbs.attestation.endorsements.files import endorsements_in, read_bounded
 from kbs.attestation.endorsements.model import Obtained
+from kbs.attestation.endorsements.wiring import Roots
 from kbs.attestation.model import Binding, EndorsementNeed, Evidence, VerifierOptions
 from kbs.attestation.verifiers import snp
 from kbs.client.attesters.snp import SoftwareSnp
 from kbs.client.attesters.test_root import TestRoot
+from kbs.config import EndorsementSettings
 from kbs.errors import (
     ConfigInvalid,
     EndorsementExpired,
@@ -41,10 +43,19 @@ def attester() -> SoftwareSnp:
     return SoftwareSnp()
 
 
+CACHES: list[Path] = []  # where a service remembers whose test names no folder
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    CACHES[:] = [tmp_path_factory.mktemp("caches")]
+
+
 class Kds:
     """A fake KDS: what it answers, what it was asked, and what time it is."""
 
     def __init__(self) -> None:
+        self._services = 0
         self.now = START
         self.asked: list[str] = []
         self.vcek: httpx.Response | Exception = httpx.Response(200, content=attester().certificate())
@@ -57,13 +68,17 @@ class Kds:
             raise found
         return httpx.Response(found.status_code, headers=found.headers, stream=httpx.ByteStream(found.content))
 
-    def service(self, **changes: Any) -> EndorsementService:
-        settings: dict[str, Any] = {
-            "cache_dir": None, "offline_dir": None, "network": True, "timeout_seconds": 5.0,
-            "clock": lambda: self.now, "client": httpx.Client(transport=httpx.MockTransport(self.answer)),
-            "amd_roots": roots_from_anchors(attester().anchors),
-        }  # fmt: skip
-        return endorsement_service(**{**settings, **changes})
+    def service(self, *, client: httpx.Client | None = None, **changes: Any) -> EndorsementService:
+        """`changes`: settings. Unless they name a cache, nothing is shared with another service."""
+        self._services += 1
+        settings = EndorsementSettings(**{"cache": CACHES[-1] / f"{id(self)}-{self._services}", **changes})
+        return endorsement_service(
+            settings,
+            Path(),
+            lambda: self.now,
+            client=client or httpx.Client(transport=httpx.MockTransport(self.answer)),
+            roots=Roots(amd=roots_from_anchors(attester().anchors)),
+        )
 
 
 EVIDENCE = Evidence(Tee.SNP, attester().report(NONCE))
@@ -292,11 +307,11 @@ def test_many_threads_one_request() -> None:
 def test_the_folder_outlives_the_process_and_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     kds = Kds()
-    found = kds.service(cache_dir=folder).fetch(NEEDS)
+    found = kds.service(cache=folder).fetch(NEEDS)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
     assert len(list(folder.iterdir())) == 2
-    again = kds.service(cache_dir=folder, network=False)
+    again = kds.service(cache=folder, network=False)
     assert again.fetch(NEEDS) == found
     assert again.cached(NEEDS) == found
 
@@ -304,24 +319,24 @@ def test_the_folder_outlives_the_process_and_is_private(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"{}\nx", b"[]\n", b"null\n", b"[" * 2000, b'{"name": 1}\n', b"\xff\xfe"])
 def test_damaged_files_are_no_answer(tmp_path: Path, damage: bytes) -> None:
     kds = Kds()
-    found = kds.service(cache_dir=tmp_path).fetch(NEEDS)
+    found = kds.service(cache=tmp_path).fetch(NEEDS)
     for path in tmp_path.iterdir():
         path.write_bytes(damage)
-    assert kds.service(cache_dir=tmp_path).fetch(NEEDS) == found
+    assert kds.service(cache=tmp_path).fetch(NEEDS) == found
     assert len(kds.asked) == 4
 
 
 def test_changed_files_are_no_answer(tmp_path: Path) -> None:
     kds = Kds()
-    kds.service(cache_dir=tmp_path).fetch(CRL_NEED)
+    kds.service(cache=tmp_path).fetch(CRL_NEED)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    assert kds.service(cache_dir=tmp_path, network=False).fetch(CRL_NEED).items == {}
+    assert kds.service(cache=tmp_path, network=False).fetch(CRL_NEED).items == {}
 
 
 def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert VCEK_NAME in Kds().service(cache_dir=tmp_path / "file" / "cache").fetch(NEEDS).items
+    assert VCEK_NAME in Kds().service(cache=tmp_path / "file" / "cache").fetch(NEEDS).items
 
 
 def test_offline_store_first(tmp_path: Path) -> None:
@@ -333,7 +348,7 @@ def test_offline_store_first(tmp_path: Path) -> None:
     kds = Kds()
     for network in (True, False):
         assert VERIFIER.verify(
-            EVIDENCE, kds.service(offline_dir=tmp_path, network=network).fetch(NEEDS), Binding(NONCE), START
+            EVIDENCE, kds.service(offline=tmp_path, network=network).fetch(NEEDS), Binding(NONCE), START
         )
     assert kds.asked == []
 
@@ -343,11 +358,11 @@ def test_offline_names_without_a_version_come_last(tmp_path: Path) -> None:
     chip.mkdir(parents=True)
     (chip / "vcek.der").write_bytes(attester().certificate())
     kds = Kds()
-    assert VERIFIER.verify(EVIDENCE, kds.service(offline_dir=tmp_path).fetch(NEEDS), Binding(NONCE), START)
+    assert VERIFIER.verify(EVIDENCE, kds.service(offline=tmp_path).fetch(NEEDS), Binding(NONCE), START)
     assert len(kds.asked) == 2
     kds.vcek = httpx.ConnectError("down")
-    assert VERIFIER.verify(EVIDENCE, kds.service(offline_dir=tmp_path).fetch(NEEDS), Binding(NONCE), START)
-    found = kds.service(offline_dir=tmp_path, network=False).fetch(NEEDS)
+    assert VERIFIER.verify(EVIDENCE, kds.service(offline=tmp_path).fetch(NEEDS), Binding(NONCE), START)
+    found = kds.service(offline=tmp_path, network=False).fetch(NEEDS)
     assert set(found.items) == {VCEK_NAME}
 
 
@@ -357,8 +372,8 @@ def test_a_bad_or_stale_offline_list_gives_way_to_a_fresh_one(tmp_path: Path, co
     stale = attester().crl(validity=(START - timedelta(days=9), START - timedelta(days=1)))
     (tmp_path / "crl" / "Milan.crl").write_bytes(content or stale)
     kds = Kds()
-    assert kds.service(offline_dir=tmp_path).fetch(CRL_NEED).items == {CRL_NAME: kds_crl(kds)}
-    assert kds.service(offline_dir=tmp_path, network=False).fetch(CRL_NEED).items == {CRL_NAME: content or stale}
+    assert kds.service(offline=tmp_path).fetch(CRL_NEED).items == {CRL_NAME: kds_crl(kds)}
+    assert kds.service(offline=tmp_path, network=False).fetch(CRL_NEED).items == {CRL_NAME: content or stale}
 
 
 def kds_crl(kds: Kds) -> bytes:
@@ -373,7 +388,19 @@ def test_without_network_and_store_nothing_is_had() -> None:
     assert kds.asked == []
 
 
-@pytest.mark.parametrize("name", ["intel/pck", "amd/other", "amd/vlek/Milan/04-00-18-db", "amd/crl/Genoa", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "intel/pck",
+        "amd/other",
+        "hygon/hsk-cek/..",
+        "ibm/crl/x",
+        "nvidia/rim",
+        "amd/vlek/Milan/04-00-18-db",
+        "amd/crl/Genoa",
+        "",
+    ],
+)
 def test_names_that_no_place_knows_are_not_asked_for(name: str) -> None:
     kds = Kds()
     assert kds.service().fetch([EndorsementNeed(name, required=True)]).items == {}
