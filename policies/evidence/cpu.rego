@@ -9,7 +9,7 @@ package policy
 
 import data.kbs.checks
 
-tees := {"az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "sample", "se", "sgx", "snp", "tdx", "tpm"}
+tees := {"az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "nitro", "sample", "se", "sgx", "snp", "tdx", "tpm"}
 
 named := tees & object.keys(input)
 
@@ -257,8 +257,61 @@ table("csv") := {
 	]},
 }
 
-# cca has no table: the documented claims hold neither the platform's lifecycle nor its firmware components, so nothing
-# in them can tell a secured platform from one being debugged.
+# The verifier knows the platform's key; its firmware is approved by the setting cca_sw_components, one component at a
+# time, or by reference value, the whole list at once. A setting that does not approve it is never made good for.
+table("cca") := {
+	"executables": {"must": [
+		[["realm", "cca-realm-initial-measurement"], "in", "cca_realm_initial_measurement"],
+		[["realm", "cca-realm-extensible-measurements"], "in", "cca_realm_extensible_measurements"],
+		["realm_measurements_fit", "is", true],
+	]},
+	"hardware": {"must": [
+		["binding", "is", "checked"],
+		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+		[["platform", "cca-platform-implementation-id"], "in", "cca_platform_implementation_id"],
+		[["platform", "cca-platform-sw-components"], "in", "cca_platform_sw_components", "platform_firmware_approved"],
+		["platform_firmware", "one of", ["approved", "not_checked"]],
+	]},
+	"configuration": {"must": [
+		["platform_lifecycle", "is", "secured"],
+		[["platform", "cca-platform-config"], "in", "cca_platform_config"],
+	]},
+}
+
+# Two kinds of documents, with registers of their own. PCR12 of an instance holds kernel parameters from outside its
+# image, which nothing else shows when Secure Boot is off.
+table("nitro") := nitro_tables[input.nitro.document]
+
+nitro_tables := {
+	"enclave": {
+		"executables": {"must": [
+			["pcr0", "in", "nitro_pcr0"],
+			["pcr1", "in", "nitro_pcr1"],
+			["pcr2", "in", "nitro_pcr2"],
+		]},
+		"hardware": nitro_hardware,
+		"configuration": {
+			"must": [["debug", "is", false]],
+			"better": [
+				["pcr3", "in", "nitro_pcr3"],
+				["pcr8", "in", "nitro_pcr8"],
+			],
+		},
+	},
+	"nitrotpm": {
+		"executables": {"must": [
+			["nitrotpm_pcr4", "in", "nitrotpm_pcr4"],
+			["nitrotpm_pcr12", "in", "nitrotpm_pcr12"],
+		]},
+		"hardware": nitro_hardware,
+		"configuration": {"must": [["nitrotpm_pcr7", "in", "nitrotpm_pcr7"]]},
+	},
+}
+
+nitro_hardware := {"must": [
+	["binding", "is", "checked"],
+	["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
+]}
 
 extensions := [{
 	"name": "ear.trustee.identifiers",

@@ -52,6 +52,22 @@ good := {
 		"platform_smt_enabled": "true", "platform_tsme_enabled": "true",
 	},
 	"az-tdx-vtpm": object.union(intel, {"tpm": {"pcr11": "11"}, "secure-boot": true}),
+	"cca": {
+		"platform_lifecycle": "secured", "platform_firmware": "not_checked", "platform_firmware_approved": false,
+		"realm_measurements_fit": true,
+		"realm": {
+			"cca-realm-initial-measurement": "cmlt",
+			"cca-realm-extensible-measurements": ["AAAA", "AAAA", "AAAA", "AAAA"],
+		},
+		"platform": {
+			"cca-platform-implementation-id": "aW1wbA==", "cca-platform-config": "z8/Pzw==",
+			"cca-platform-sw-components": [{"measurement-type": "RMM", "measurement-value": "cm1t", "signer-id": "c2ln"}],
+		},
+	},
+	"nitro": {
+		"document": "enclave", "debug": false,
+		"pcr0": "a0", "pcr1": "a1", "pcr2": "a2", "pcr3": "a3", "pcr8": "a8",
+	},
 	"tpm": {"pcr11": "11", "ak_public": "MIIB", "boot_measured": true},
 	"se": {"version": 256, "tag": "7a", "image_phkh": "1a", "attestation_phkh": "2a"},
 	"csv": {"measure": "d1", "policy": {"nodbg": 1, "es": 1, "nosend": 1, "api_major": 1, "api_minor": 2}},
@@ -71,6 +87,12 @@ references := {
 	"smt_enabled": ["true"], "tsme_enabled": ["true"], "abi_major": ["0"], "abi_minor": ["31"],
 	"single_socket": ["false"], "smt_allowed": ["true"],
 	"se_tag": ["7a"], "se_image_phkh": ["1a"], "se_attestation_phkh": ["2a"],
+	"cca_realm_initial_measurement": ["cmlt"],
+	"cca_realm_extensible_measurements": [["AAAA", "AAAA", "AAAA", "AAAA"]],
+	"cca_platform_implementation_id": ["aW1wbA=="], "cca_platform_config": ["z8/Pzw=="],
+	"cca_platform_sw_components": [[{"measurement-type": "RMM", "measurement-value": "cm1t", "signer-id": "c2ln"}]],
+	"nitro_pcr0": ["a0"], "nitro_pcr1": ["a1"], "nitro_pcr2": ["a2"], "nitro_pcr3": ["a3"], "nitro_pcr8": ["a8"],
+	"nitrotpm_pcr4": ["b4"], "nitrotpm_pcr7": ["b7"], "nitrotpm_pcr12": ["bc"],
 	"tdx_pcr11": ["11"], "tpm_pcr11": ["11"], "trusted_aks": ["MIIB"],
 	"csv_measure": ["d1"], "csv_api_major": [1], "csv_api_minor": [2], "csv_es": [1], "csv_nosend": [1],
 }
@@ -162,6 +184,20 @@ forbidding := array.concat(
 		["az-tdx-vtpm", ["td_attributes", "debug"], true],
 		["az-tdx-vtpm", ["secure-boot"], false],
 		["az-tdx-vtpm", ["collateral_expiration_status"], "1"],
+		["cca", ["platform_lifecycle"], "non_cca_platform_rot_debug"],
+		["cca", ["platform_lifecycle"], "unknown"],
+		["cca", ["platform_lifecycle"], null],
+		["cca", ["platform_firmware"], "unknown"],
+		["cca", ["platform_firmware"], null],
+		["cca", ["platform", "cca-platform-sw-components"], []],
+		["cca", ["platform", "cca-platform-implementation-id"], "strange"],
+		["cca", ["platform", "cca-platform-config"], "strange"],
+		["nitro", ["debug"], true],
+		["nitro", ["debug"], null],
+		["nitro", ["debug"], "false"],
+		["nitro", ["document"], "nitrotpm"],
+		["nitro", ["document"], "strange"],
+		["nitro", ["document"], null],
 		["csv", ["policy", "nodbg"], 0],
 		["csv", ["policy", "nosend"], 0],
 		["csv", ["policy", "es"], 0],
@@ -193,6 +229,12 @@ test_measurements if {
 		["az-tdx-vtpm", ["tpm", "pcr11"], "executables"],
 		["tpm", ["ak_public"], "executables"],
 		["tpm", ["boot_measured"], "executables"],
+		["cca", ["realm", "cca-realm-initial-measurement"], "executables"],
+		["cca", ["realm", "cca-realm-extensible-measurements"], "executables"],
+		["cca", ["realm_measurements_fit"], "executables"],
+		["nitro", ["pcr0"], "executables"],
+		["nitro", ["pcr1"], "executables"],
+		["nitro", ["pcr2"], "executables"],
 		["csv", ["measure"], "executables"],
 	] {
 		[tee, path, name] := case
@@ -231,6 +273,44 @@ test_listed_images_and_host_keys if {
 	}
 }
 
+# Firmware by the verifier's list, by reference value, by neither; what the list does not approve, no value does.
+test_approved_firmware if {
+	path := ["cca", "platform", "cca-platform-sw-components"]
+	strange := json.patch(document("cca"), [put(path, ["strange"])])
+	not affirming(strange)
+	affirming(json.patch(strange, listed("approved", true)))
+	not affirming(json.patch(strange, listed("approved", false)))
+	not affirming(json.patch(strange, listed("approved", "true")))
+	not affirming(json.patch(document("cca"), listed("unknown", false)))
+	not affirming(json.patch(document("cca"), array.concat(
+		listed("approved", true),
+		[{"op": "remove", "path": path}],
+	)))
+}
+
+listed(firmware, is_approved) := [
+	put(["cca", "platform_firmware"], firmware),
+	put(["cca", "platform_firmware_approved"], is_approved),
+]
+
+instance := object.union(fixed, {
+	"document": "nitrotpm",
+	"nitrotpm_pcr4": "b4", "nitrotpm_pcr7": "b7", "nitrotpm_pcr12": "bc",
+})
+
+# The registers of an instance are approved by values of their own, and say nothing about debugging.
+test_nitrotpm if {
+	vector({"nitro": instance}) == {"executables": 3, "hardware": 2, "configuration": 2}
+	vector({"nitro": object.union(instance, {"nitrotpm_pcr4": "a0"})}).executables == 33
+	vector({"nitro": object.union(instance, {"nitrotpm_pcr12": "a0"})}).executables == 33
+	vector({"nitro": object.union(instance, {"nitrotpm_pcr7": "a0"})}).configuration == 36
+	vector({"nitro": object.union(instance, {"binding": "not_checked"})}).hardware == 97
+	every name in ["nitrotpm_pcr4", "nitrotpm_pcr7", "nitrotpm_pcr12", "binding", "revocation"] {
+		not affirming({"nitro": object.remove(instance, [name])})
+	}
+	not affirming({"nitro": object.union(instance, {"document": "enclave"})})
+}
+
 test_minimum_that_nobody_registered if {
 	claims := policy.trust_claims with input as document("sample")
 		with data.kbs.reference as object.remove(references, ["minimum_minor_version"])
@@ -241,6 +321,9 @@ test_lesser_values if {
 	claims := policy.trust_claims with input as document("snp")
 		with data.kbs.reference as object.remove(references, ["snp_smt_enabled"])
 	claims.configuration == 3
+	unsigned := policy.trust_claims with input as document("nitro")
+		with data.kbs.reference as object.remove(references, ["nitro_pcr8"])
+	unsigned.configuration == 3
 	registers := policy.trust_claims with input as document("tdx")
 		with data.kbs.reference as object.remove(references, ["tdvfkernel"])
 	registers.executables == 4
@@ -255,13 +338,14 @@ test_nothing_registered if {
 		some name in ["hardware", "executables"]
 		is_affirming(claims[name])
 	}
-	affirmed == {["sgx", "hardware"], ["tpm", "hardware"]}
+	affirmed == {["nitro", "hardware"], ["sgx", "hardware"], ["tpm", "hardware"]}
 }
 
 test_no_rules if {
 	vector({}) == nothing
 	vector({"unknown": {}}) == nothing
 	vector({"cca": fixed}) == nothing
+	vector({"nitro": fixed}) == nothing
 	vector({"snp": null}) == nothing
 	vector({"snp": "text"}) == nothing
 	vector({"tdx": null}) == nothing
@@ -294,7 +378,8 @@ test_findings_name_the_cause if {
 }
 
 test_no_findings_without_rules if {
-	policy.findings == [] with input as {"cca": fixed}
+	policy.findings == [] with input as {"nitro": fixed}
+	policy.findings == [] with input as {"unknown": fixed}
 	policy.findings == [] with input as {}
 }
 

@@ -6,7 +6,7 @@ package policy
 
 import data.kbs.findings as found
 
-hardware := {"az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "se", "sgx", "snp", "tdx", "tpm"}
+hardware := {"az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "nitro", "se", "sgx", "snp", "tdx", "tpm"}
 
 admitted := hardware | {"sample"}
 

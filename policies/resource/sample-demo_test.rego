@@ -2,7 +2,7 @@ package resource_sample_demo_test
 
 import data.policy
 
-hardware := ["az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "se", "sgx", "snp", "tdx", "tpm"]
+hardware := ["az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "nitro", "se", "sgx", "snp", "tdx", "tpm"]
 
 appraisal(status, evidence) := {"ear.status": status, "ear.veraison.annotated-evidence": evidence}
 

@@ -30,7 +30,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {entry["case"]: entry for entry in STRI
 
 BADNESS = {Tier.NONE: 0, Tier.AFFIRMING: 1, Tier.WARNING: 2, Tier.CONTRAINDICATED: 3}
 BEST = {"executables": 3, "hardware": 2, "configuration": 2}
-HARDWARE = ["az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "se", "sgx", "snp", "tdx", "tpm"]
+HARDWARE = ["az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "nitro", "se", "sgx", "snp", "tdx", "tpm"]
 RESOURCE_REQUEST = {"plugin": "resource", "resource-path": ["default", "key", "1"], "query": {}}
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['policy']}: {case['case']}")
