@@ -17,7 +17,9 @@ TAG: Final = 0x4141454C
 TAG_NAME: Final = "AAEL"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_LIMITS: Final = strict_json.Limits(size=64 << 10, depth=16, tokens=4096)
+_MAX_CONTENT: Final = 16 << 10  # octets of JSON; what is longer stays text
+_MAX_NESTED: Final = 32  # objects and lists in it, all together
+_LIMITS: Final = strict_json.Limits(size=_MAX_CONTENT, depth=_MAX_NESTED, tokens=_MAX_CONTENT + 1)
 _JSON_STARTS: Final = frozenset('{["-0123456789tfn \t')
 
 
@@ -32,7 +34,8 @@ class Entry(NamedTuple):
 def parse(text: str) -> Entry:
     """Split a line at its first two spaces.
 
-    `content` is the JSON value if it is one for the strict decoder (no duplicate members, bounded), else the text.
+    `content` is the JSON value if it is one for the strict decoder (no duplicate members) and not large, else
+    the text.
 
     Raises:
         ValueError: not three parts, or a line break, NUL or other control character, with which two readers could
@@ -48,7 +51,7 @@ def parse(text: str) -> Entry:
 
 
 def _content(text: str) -> Json:
-    if text[:1] not in _JSON_STARTS:
+    if text[:1] not in _JSON_STARTS or text.count("[") + text.count("{") > _MAX_NESTED:
         return text
     try:
         return strict_json.decode(text.encode(), limits=_LIMITS)

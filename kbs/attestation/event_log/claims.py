@@ -14,8 +14,7 @@ Members of the reference implementation (verifiers 3.5): `details`, `digest_matc
 from __future__ import annotations
 
 import re
-from base64 import b64encode
-from collections.abc import Iterator
+from binascii import b2a_base64
 from typing import Final
 
 from kbs.attestation.event_log import details as decoders
@@ -25,7 +24,8 @@ from kbs.attestation.event_log.event_types import (
     EV_EFI_VARIABLE_BOOT,
     EV_EVENT_TAG,
     EV_IPL,
-    event_type,
+    EVENT_TYPES,
+    unknown_type,
 )
 from kbs.attestation.event_log.model import Event
 from kbs.attestation.model import Json
@@ -35,48 +35,60 @@ WHOLE: Final = "event"
 
 _PARTS_OF: Final = frozenset({EV_EFI_VARIABLE_BOOT, EV_EFI_VARIABLE_AUTHORITY, EV_EVENT_TAG, EV_IPL})
 _TAGGED_HEAD: Final = 8  # bytes of tag and size
-_LABELLED: Final = re.compile(rb"[a-z_]{1,32}:? ([^\0]*)")
+_LABELLED: Final = re.compile(rb"[a-z_]{1,32}(:?) ([^\0]*)")
 
 
 def entry(event: Event, algorithm: Algorithm) -> dict[str, Json]:
     """One event as a claim; `digests` holds the digest of the replayed algorithm and no other: none else is quoted."""
-    index, number, digest, data = event
-    kind = event_type(number)
+    register, number, digest, data = event
+    name, decode, hashes_data = EVENT_TYPES.get(number) or unknown_type(number)
     details: dict[str, Json] = {}
     parsed = False
-    covers = WHOLE if algorithm.hash(data) == digest else UNKNOWN
-    if kind.decode is not None and (covers is WHOLE or not kind.hashes_data):
+    whole = algorithm.hash(data) == digest
+    if decode is not None and (whole or not hashes_data):
         try:
-            details = kind.decode(data)
+            details = decode(data)
             parsed = True
         except ValueError:
             pass  # not of the form: the event stays, and says that it is not parsed
-    if covers is UNKNOWN and "data" in details:  # the agent hashes all of its event
-        details, parsed = {}, False
-    if covers is UNKNOWN and parsed and number in _PARTS_OF:
-        covers = next((name for name, part in _parts(number, data) if algorithm.hash(part) == digest), UNKNOWN)
+    covers = WHOLE
+    if not whole:
+        if "data" in details:  # the agent hashes all of its event
+            details, parsed = {}, False
+        covers = _covered_part(number, data, digest, algorithm) if parsed and number in _PARTS_OF else UNKNOWN
     return {
         "details": details,
         "digest_covers": covers,
-        "digest_matches_event": covers is WHOLE,
+        "digest_matches_event": whole,
         "digests": [{"alg": algorithm.name, "digest": digest.hex()}],
-        "event": b64encode(data).decode(),
-        "index": index,
+        "event": b2a_base64(data, newline=False).decode(),
+        "index": register,
         "parsed": parsed,
-        "type_name": kind.name,
+        "type_name": name,
     }
 
 
-def _parts(number: int, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """What firmware and boot loaders hash in place of all event data, with the name of the part."""
-    if number == EV_EVENT_TAG:
-        yield "tagged_data", data[_TAGGED_HEAD:]
-    elif number == EV_IPL:
-        # GRUB logs `grub_cmd: text` and hashes the text (grub-core/commands/efi/tpm.c); the boot loaders of Red Hat and
-        # of Anolis log `grub_cmd text` and hash the text with its NUL, whatever byte may follow.
+def unverified_entry(event: Event, algorithm: Algorithm) -> dict[str, Json]:
+    """An event that no quoted register covers: what it says, and nothing that was looked into."""
+    return {
+        "digests": [{"alg": algorithm.name, "digest": event.digest.hex()}],
+        "event": b2a_base64(event.data, newline=False).decode(),
+        "index": event.register,
+        "type_name": (EVENT_TYPES.get(event.type) or unknown_type(event.type)).name,
+    }
+
+
+def _covered_part(number: int, data: bytes, digest: bytes, algorithm: Algorithm) -> str:
+    """What firmware and boot loaders hash in place of all event data."""
+    if number == EV_IPL:
         labelled = _LABELLED.match(data)
-        if labelled:
-            yield "text", labelled[1]
-            yield "text", labelled[1] + b"\0"
-    else:
-        yield "variable_data", decoders.variable_bytes(data)
+        if labelled is None:
+            return UNKNOWN
+        # GRUB logs `grub_cmd: text` and hashes the text (grub-core/commands/tpm.c); the boot loaders of Red Hat and
+        # Anolis log `grub_cmd text` and hash the text, mostly with its NUL, whatever byte may follow.
+        text = labelled[2]
+        found = algorithm.hash(text) == digest or (not labelled[1] and algorithm.hash(text + b"\0") == digest)
+        return "text" if found else UNKNOWN
+    if number == EV_EVENT_TAG:
+        return "tagged_data" if algorithm.hash(data[_TAGGED_HEAD:]) == digest else UNKNOWN
+    return "variable_data" if algorithm.hash(decoders.variable_bytes(data)) == digest else UNKNOWN

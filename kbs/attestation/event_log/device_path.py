@@ -12,7 +12,7 @@ from typing import Final
 
 from kbs.attestation.event_log import guid
 
-MAX_NODES: Final = 64  # of one path; the longest seen has 5
+MAX_NODES: Final = 16  # of one path; the longest seen has 5
 
 _NODE: Final = struct.Struct("<BBH")  # type, subtype, length with this header
 _END_NODE: Final = 4  # bytes

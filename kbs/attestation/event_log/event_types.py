@@ -74,6 +74,6 @@ EVENT_TYPES: Final[dict[int, EventType]] = {
 }
 
 
-def event_type(number: int) -> EventType:
-    """The type with this number; one that nobody documents is named after its number, e.g. `EV_UNKNOWN_0x00000099`."""
-    return EVENT_TYPES.get(number) or EventType(f"EV_UNKNOWN_0x{number:08X}")
+def unknown_type(number: int) -> EventType:
+    """A type that nobody documents, named after its number: `EV_UNKNOWN_0x00000099`."""
+    return EventType(f"EV_UNKNOWN_0x{number:08X}")

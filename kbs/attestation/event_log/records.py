@@ -27,6 +27,8 @@ _U16: Final = struct.Struct("<H")
 _U32: Final = struct.Struct("<I")
 _END_SIZE: Final = 8
 _ENDS: Final = (b"\0" * _END_SIZE, b"\xff" * _END_SIZE)
+_END_WORDS: Final = (0, 0xFFFFFFFF)
+_NO_FIELDS: Final = (0, 0, 0, 0)  # of an entry nearer to the end than an ordinary one could be
 _MAX_ALGORITHMS: Final = 8
 _MAX_DIGEST: Final = 128  # bytes, of an algorithm that we do not know
 _MAJOR: Final = 2
@@ -65,29 +67,30 @@ def parse_entries(log: bytes, table: Table, algorithm: Algorithm) -> list[Event]
     """
     ids = tuple(table.sizes)
     ordinary = struct.Struct("<III" + "".join(f"H{size}s" for size in table.sizes.values()) + "I")
-    wanted = 4 + 2 * ids.index(algorithm.id)
-    count, length = len(ids), ordinary.size
-    unpack, add = ordinary.unpack_from, list[Event].append
+    wanted, count, length = 4 + 2 * ids.index(algorithm.id), len(ids), ordinary.size
+    unpack = ordinary.unpack_from
     events: list[Event] = []
     offset, end = table.first_entry, len(log)
     while offset < end:
-        if log[offset : offset + _END_SIZE] in _ENDS:
+        fields = unpack(log, offset) if end - offset >= length else _NO_FIELDS
+        register, kind = fields[0], fields[1]
+        if register in _END_WORDS and log[offset : offset + _END_SIZE] in _ENDS:
             _only_padding(log, offset)
             break
-        fields = unpack(log, offset) if end - offset >= length else ()
-        if fields and fields[2] == count and fields[3:-1:2] == ids:
+        if fields[2] == count and fields[3:-1:2] == ids:
+            digest, size = fields[wanted], fields[-1]
             offset += length
-            index, kind, digest, size = fields[0], fields[1], fields[wanted], fields[-1]
             empty = kind != EV_NO_ACTION or not any(map(any, fields[4:-1:2]))
         else:
-            index, kind, digest, empty, size, offset = _unusual(log, offset, table.sizes, algorithm.id)
-        if size > end - offset:
+            register, kind, digest, empty, size, offset = _unusual(log, offset, table.sizes, algorithm.id)
+        behind = offset + size
+        if behind > end:
             raise EventLogMalformed("event log ends inside an entry")
         if not empty:
             # Measured and yet not extended: nothing that a register says could tell whether it happened.
             raise EventLogMalformed("event log has an EV_NO_ACTION entry with a digest")
-        add(events, Event(index, kind, digest, log[offset : offset + size]))
-        offset += size
+        events.append(Event(register, kind, digest, log[offset:behind]))
+        offset = behind
         if len(events) > MAX_EVENTS:
             raise EventLogMalformed(f"event log has more than {MAX_EVENTS} entries")
     return events

@@ -61,11 +61,11 @@ def replay(
     recomputed = dict.fromkeys(quoted, 0)
     runtime: list[RuntimeEvent] = []
     for event in events:
-        entry = claims.entry(event, algorithm)
         index = event.register
         if event.type == EV_NO_ACTION or index not in recomputed:
-            unverified.append(entry)
+            unverified.append(claims.unverified_entry(event, algorithm))
             continue
+        entry = claims.entry(event, algorithm)
         covered.append(entry)
         if event.type == EV_SEPARATOR:
             if index in closed and not allow_repeated_separators:
