@@ -122,7 +122,8 @@ table("snp") := {
 }
 
 # TD attributes are little endian: the first byte holds DEBUG and the other bits that open a TD to its host (Intel TDX
-# module, TD_ATTRIBUTES.TUD); all of them must be clear.
+# module, TD_ATTRIBUTES.TUD); all of them must be clear. MIGRATABLE: a migration TD may move it elsewhere.
+# SEPT_VE_DISABLE clear: its host may inject exceptions where the guest expects none.
 table("tdx") := {
 	"executables": {
 		"must": [
@@ -146,6 +147,8 @@ table("tdx") := {
 	"configuration": {"must": [
 		[["td_attributes", "debug"], "is", false],
 		[["quote", "body", "td_attributes"], "begins", "00"],
+		[["td_attributes", "migratable"], "is", false],
+		[["td_attributes", "septve_disable"], "is", true, "septve_waived"],
 		[["quote", "body", "xfam"], "in", "xfam"],
 	]},
 }

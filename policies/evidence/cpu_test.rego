@@ -7,7 +7,7 @@ fixed := {"binding": "checked", "revocation": "checked"}
 intel := {
 	"tcb_status": "UpToDate",
 	"collateral_expiration_status": "0",
-	"td_attributes": {"debug": false},
+	"td_attributes": {"debug": false, "migratable": false, "septve_disable": true},
 	"quote": {
 		"header": {"tee_type": "81000000", "vendor_id": "939a7233f79c4ca9940a0db3957f0607"},
 		"body": {"mr_td": "aa", "rtmr_1": "b1", "rtmr_2": "b2", "xfam": "e7", "td_attributes": "0000001000000000"},
@@ -167,6 +167,10 @@ forbidding := array.concat(
 		["tdx", ["td_attributes", "debug"], true],
 		["tdx", ["quote", "body", "td_attributes"], "0100001000000000"],
 		["tdx", ["quote", "body", "td_attributes"], "1000001000000000"],
+		["tdx", ["td_attributes", "migratable"], true],
+		["tdx", ["td_attributes", "migratable"], null],
+		["tdx", ["td_attributes", "septve_disable"], false],
+		["tdx", ["td_attributes", "septve_disable"], null],
 		["tdx", ["tcb_status"], "OutOfDate"],
 		["tdx", ["tcb_status"], "SWHardeningNeeded"],
 		["tdx", ["collateral_expiration_status"], "1"],
@@ -254,6 +258,18 @@ test_enrolled_attestation_keys if {
 		object.union(document("tpm").tpm, {"ak_enrolled": true}),
 		["ak_public"],
 	)})
+}
+
+# A clear SEPT_VE_DISABLE affirms only where an operator waived it, and the attribute is there at all.
+test_waived_septve if {
+	clear := json.patch(document("tdx"), [put(["tdx", "td_attributes", "septve_disable"], false)])
+	not affirming(clear)
+	affirming(json.patch(clear, [put(["tdx", "septve_waived"], true)]))
+	not affirming(json.patch(clear, [put(["tdx", "septve_waived"], "true")]))
+	not affirming(json.patch(document("tdx"), [
+		put(["tdx", "td_attributes", "septve_disable"], null),
+		put(["tdx", "septve_waived"], true),
+	]))
 }
 
 # Images and host keys by the verifier's lists, by reference value, by neither.
