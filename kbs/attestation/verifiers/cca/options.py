@@ -37,8 +37,8 @@ class ApprovedComponent:
 class CcaOptions:
     """What an operator enrols and approves.
 
-    platform_keys: option `cca_trust_anchors`, a list of `{"implementation-id": hex, "instance-id": hex, "pkey": JWK}`:
-        the trust-anchor store of the reference implementation.
+    platform_keys: option `cca_trust_anchors`, a list as in the trust-anchor store of the reference implementation:
+        `{"implementation-id": hex, "instance-id": hex, "pkey": JWK}`.
     sw_components: option `cca_sw_components`, a list of `{"type", "measurement", "signer_id"}`, hex but the type;
         None: not given, so that the policy alone decides about firmware.
     """
@@ -55,26 +55,36 @@ def read_options(options: Mapping[str, Any]) -> CcaOptions:
     """
     if unknown := set(options) - _KNOWN:
         raise ConfigInvalid(f"cca: unknown options {sorted(unknown)}")
-    keys: dict[tuple[bytes, bytes], ec.EllipticCurvePublicKey] = {}
-    for entry in _list(options.get("cca_trust_anchors", []), "cca_trust_anchors"):
-        found = _members(entry, "cca_trust_anchors", {"implementation-id", "instance-id", "pkey"})
-        name = _platform(found["implementation-id"], found["instance-id"])
-        if name in keys:
-            raise ConfigInvalid("cca: cca_trust_anchors names a platform twice")
-        keys[name] = _key(found["pkey"])
     given = options.get("cca_sw_components")
     components = None if given is None else frozenset(map(_component, _list(given, "cca_sw_components")))
-    return CcaOptions(keys, components)
+    return CcaOptions(_platform_keys(options.get("cca_trust_anchors", []), "cca_trust_anchors"), components)
 
 
-def anchors_from_case(anchors: Mapping[str, Any]) -> PlatformKeys:
-    """One enrolled platform: `cpak` (JWK), `implementation_id` and `instance_id` (hex).
+def read_anchors(anchors: Mapping[str, Any]) -> PlatformKeys:
+    """Platforms enrolled instead of those of the options.
+
+    Args:
+        anchors: one of them, as `cpak` (JWK), `implementation_id` and `instance_id` (hex); or `trust_anchors`, a list
+            like the option `cca_trust_anchors`.
 
     Raises:
         ConfigInvalid: a member missing, unknown or unusable.
     """
+    if set(anchors) == {"trust_anchors"}:
+        return _platform_keys(anchors["trust_anchors"], "trust_anchors")
     found = _members(anchors, "anchors", {"cpak", "implementation_id", "instance_id"})
     return {_platform(found["implementation_id"], found["instance_id"]): _key(found["cpak"])}
+
+
+def _platform_keys(entries: Any, name: str) -> PlatformKeys:
+    keys: dict[tuple[bytes, bytes], ec.EllipticCurvePublicKey] = {}
+    for entry in _list(entries, name):
+        found = _members(entry, name, {"implementation-id", "instance-id", "pkey"})
+        platform = _platform(found["implementation-id"], found["instance-id"])
+        if platform in keys:
+            raise ConfigInvalid(f"cca: {name} has a platform twice")
+        keys[platform] = _key(found["pkey"])
+    return keys
 
 
 def _platform(implementation_id: Any, instance_id: Any) -> tuple[bytes, bytes]:
