@@ -6,11 +6,10 @@ Written against Hygon's CSV API specification and not against our parser, so tha
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-from cryptography.hazmat.primitives import hashes
-
+from kbs.client.attesters.event_log import SoftwareEventLog, confidential_boot
 from kbs.client.attesters.hygon import CEK, OCA, PEK, SM2_SA, Holder, SoftwareHygon, ca_json, csv_certificate, csv_json
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
@@ -43,6 +42,7 @@ class SoftwareCsv:
         version: int = 2,
         serial: str = "TESTSN00000001",
         brings_chain: bool = False,
+        log: SoftwareEventLog | None = None,
     ) -> None:
         """Make the chain, or find it: attesters of one root and serial number are the same chip.
 
@@ -51,10 +51,12 @@ class SoftwareCsv:
             version: of its reports, 1 to 3.
             serial: its serial number.
             brings_chain: its evidence has HSK and CEK, and nobody needs to fetch them.
+            log: what was measured; None: firmware that starts a kernel directly. V1 has no registers for it.
         """
         self.version = version
         self.serial = serial
         self.brings_chain = brings_chain
+        self.log = log or confidential_boot("sm3")
         self.vendor = SoftwareHygon(root or TestRoot())
         self.pek = self.vendor.holder(f"pek-{serial.lower()}", "HYGON-SSD-PEK")
 
@@ -93,7 +95,7 @@ class SoftwareCsv:
         pek: bytes | None = None,
         hsk_cek: bytes | None = None,
         serial: bytes | None = None,
-        event_log: bytes | None = None,
+        log: bytes | None = b"",
         magic: bytes | None = None,
         flags: int | None = None,
         **changes: Any,
@@ -102,7 +104,7 @@ class SoftwareCsv:
 
         Args:
             init_data: digest that a V3 report carries as host data; the other versions bind none.
-            pek, hsk_cek, serial, event_log, magic, flags: to send in place of the right ones.
+            pek, hsk_cek, serial, log, magic, flags: to send in place of the right ones; a `log` of None: none.
             changes: see `report`.
         """
         pek = pek or self.pek_certificate()
@@ -113,6 +115,7 @@ class SoftwareCsv:
         if magic is None:
             magic = bytes(16) if self.version == 1 else b"ATTESTATION_EXT\0"
         named = serial if serial is not None else self.serial.encode()
+        raw_log = self.log.to_bytes() if log == b"" else log
         data = self.report(report_data, init_data, **{"pek": pek, **changes})
         return {
             "attestation_report": {
@@ -122,7 +125,7 @@ class SoftwareCsv:
             },
             "cert_chain": chain,
             "serial_number": list(named.ljust(64, b"\0")),
-            "cc_eventlog": None if event_log is None else base64.b64encode(event_log).decode(),
+            "cc_eventlog": None if raw_log is None else base64.b64encode(raw_log).decode(),
         }
 
     def report(
@@ -184,6 +187,7 @@ class SoftwareCsv:
         }
         if self.version > 1:
             found |= {"build": 2000, "rtmr_version": 1, "rtmr0": measure}
+            found |= {f"rtmr{index}": value for index, value in enumerate(self.log.rtmrs(), start=1)}
         if self.version == 3:
             found["host_data"] = (init_data or b"\x55" * 64).ljust(64, b"\0")
         return found
@@ -192,13 +196,3 @@ class SoftwareCsv:
 def masked(data: bytes, anonce: bytes) -> bytes:
     """XOR with the four bytes over and over."""
     return bytes(octet ^ anonce[index % 4] for index, octet in enumerate(data))
-
-
-def registers_of(digests: Sequence[bytes]) -> bytes:
-    """The value of a register that these were extended into, with SM3, from zero."""
-    value = bytes(32)
-    for digest in digests:
-        hasher = hashes.Hash(hashes.SM3())
-        hasher.update(value + digest)
-        value = hasher.finalize()
-    return value
