@@ -91,7 +91,7 @@ class SoftwareSe:
         self._validities = validities or Validities()
         self._revoked = frozenset(revoked)
         self._without_lists = frozenset(without_lists)
-        self._service_name = service_name or service_subject()
+        self._service_name = service_subject() if service_name is None else service_name
         self._document_issuer = document_issuer or self._service_name
         self._list_issuer = list_issuer or _as_in_lists(self._service_name)
         curve = host_curve or ec.SECP521R1()

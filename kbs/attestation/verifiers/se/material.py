@@ -121,8 +121,6 @@ def _inline(anchors: Mapping[str, Any], name: str) -> list[_Item]:
 
 
 def _material_of(path: Path, *, allow_unchecked_revocation: bool) -> Material:
-    if missing := [name for name in _FOLDERS if not (path / name).is_dir()]:
-        raise ConfigInvalid(f"se: folder {path} lacks {', '.join(f'{name}/' for name in missing)}")
     root = path / _ROOT_FILE
     return _material(
         [_load(each) for each in _files(path / "hkds")],
@@ -171,6 +169,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _state(path: Path) -> tuple[tuple[str, int, int, int], ...]:
     """Changes when a file does."""
+    if missing := [name for name in _FOLDERS if not (path / name).is_dir()]:
+        raise ConfigInvalid(f"se: folder {path} lacks {', '.join(f'{name}/' for name in missing)}")
     try:
         files = [file for name in _FOLDERS for file in _files(path / name)]
         files += [path / _ROOT_FILE] if (path / _ROOT_FILE).exists() else []
