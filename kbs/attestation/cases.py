@@ -8,6 +8,8 @@ Source: the case-file format of the verifier vectors (tests/vectors/CASES.md).
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ from kbs.attestation.model import (
     VerifierOptions,
 )
 from kbs.attestation.service import ActivePolicies, AttestationService, Attested, VerificationRequest, Verified
-from kbs.errors import ConfigInvalid, EvidenceRejected, KbsError, MalformedMessage
+from kbs.errors import ConfigInvalid, EvidenceMalformed, EvidenceRejected, KbsError, MalformedMessage
 from kbs.policy.engine import Policy, PolicyEngine, PolicyKind
 from kbs.policy.shipped import Shipped
 from kbs.protocol.tee import Tee
@@ -43,17 +45,22 @@ _MAX_CASE: Final = 8 << 20  # octets; the largest real evidence, many devices wi
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One file. `evidence` and everything beside it are as hostile as any guest's."""
+    """One file. `evidence` and everything beside it are as hostile as any guest's.
+
+    evidence: bytes where the file holds raw evidence. anchors: None stands for the built-in ones. references: values
+        that a recorded decision was made with.
+    """
 
     name: str
     tee: Tee
-    evidence: Json = field(repr=False)
+    evidence: Json | bytes = field(repr=False)
     endorsements: Mapping[str, Json] = field(repr=False)
-    anchors: Mapping[str, Json] = field(repr=False)
+    anchors: Mapping[str, Json] | None = field(repr=False)
     options: Mapping[str, Json]
     at: datetime
     binding: Binding
     expect: Mapping[str, Json]
+    references: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +137,17 @@ def read_case(raw: bytes) -> Case:
         given = {**_member(document, "endorsements", dict)}
         if "nras_response" in document:
             given["nras_response"] = document["nras_response"]
-        init_data = document["init_data"]
-        report_data = bytes.fromhex(_member(document, "report_data", str))
         return Case(
             name=_member(document, "case", str),
             tee=Tee(_member(document, "tee", str)),
-            evidence=document["evidence"],
+            evidence=_evidence(document),
             endorsements=given,
-            anchors=_member(document, "anchors", dict),
+            anchors=_member(document, "anchors", dict | None),
             options=_member(document, "options", dict),
             at=parse_time(_member(document, "now", str)),
-            binding=Binding(report_data, None if init_data is None else bytes.fromhex(init_data)),
+            binding=Binding(_octets(document["report_data"]), _octets(document["init_data"])),
             expect=_expectation(_member(document, "expect", dict)),
+            references=_member(document, "reference_values", dict) if "reference_values" in document else {},
         )
     except KeyError as error:
         raise MalformedMessage(f"member {error} is missing") from None
@@ -164,11 +170,37 @@ def parse_time(text: str) -> datetime:
         raise ValueError("a time outside the years 1 to 9999 in UTC") from None
 
 
-def _member(document: Mapping[str, Any], name: str, kind: type) -> Any:
+def given_endorsements(verifier: Verifier, evidence: Evidence, given: Mapping[str, Json]) -> Endorsements:
+    """Collateral of a case: in its TEE's form, or `{"items": {name: base64}}`, which has one form for all TEEs.
+
+    Raises:
+        EvidenceRejected: what the verifier cannot read. EvidenceMalformed: an item is not base64.
+    """
+    if given.keys() != {"items"} or not isinstance(given["items"], dict):
+        return verifier.endorsements_from(evidence, given)
+    try:
+        return Endorsements({name: base64.b64decode(text, validate=True) for name, text in given["items"].items()})
+    except (binascii.Error, ValueError, TypeError) as err:
+        raise EvidenceMalformed("a given endorsement is not base64") from err
+
+
+def _member(document: Mapping[str, Any], name: str, kind: Any) -> Any:
     value = document[name]
     if not isinstance(value, kind):
-        raise TypeError(f"member {name!r} is not of type {kind.__name__}")
+        raise TypeError(f"member {name!r} is not of type {getattr(kind, '__name__', kind)}")
     return value
+
+
+def _evidence(document: Mapping[str, Any]) -> Json | bytes:
+    if "evidence_raw" not in document:
+        return document["evidence"]
+    if document["evidence"] is not None:
+        raise TypeError("member 'evidence_raw' stands beside evidence")
+    return base64.b64decode(_member(document, "evidence_raw", str), validate=True)
+
+
+def _octets(text: str | None) -> bytes | None:
+    return None if text is None else bytes.fromhex(text)
 
 
 def _expectation(expect: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -220,7 +252,7 @@ def run_case(case: Case, factories: Factories, engine: PolicyEngine, policies: A
         return _crashed(case, error)
     request = VerificationRequest(Evidence(case.tee, case.evidence), case.binding)
     try:
-        given = GivenEndorsements(verifier.endorsements_from(request.evidence, case.endorsements))
+        given = GivenEndorsements(given_endorsements(verifier, request.evidence, case.endorsements))
         references = GivenReferences(fixed_snapshot({}))
         service = AttestationService({case.tee: verifier}, given, engine, policies, references)
         verified = service.verify([request], case.at)

@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "admin": "admin:admin_group",
     "status": "status:status_command",
     "appraise": "appraise:appraise_command",
+    "endorsements": "endorsements:endorsements_group",
     "vectors": "vectors:vectors_command",
     "opa": "opa:opa_group",
 }

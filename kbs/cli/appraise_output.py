@@ -6,7 +6,7 @@ Claims come from strangers. They reach a terminal only as ASCII JSON, in which n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from kbs.attestation.appraisal import tier
 from kbs.attestation.model import Appraisal, Json, Tier
+from kbs.attestation.recorded import claims_of
 from kbs.attestation.service import Attested
 from kbs.errors import KbsError
 from kbs.policy.engine import Finding
@@ -37,8 +38,13 @@ class Report:
     token: str | None = field(repr=False)
 
 
-def show_refused(error: KbsError, tee: Tee, at: datetime, *, as_json: bool) -> None:
-    """Print class and reason of a refusal. Whoever appraises is the operator, so expected values are shown too."""
+def show_refused(
+    error: KbsError, tee: Tee, at: datetime, *, as_json: bool, changed: Sequence[str] | None = None
+) -> None:
+    """Print class and reason of a refusal. Whoever appraises is the operator, so expected values are shown too.
+
+    changed: what is otherwise than on record; None: nothing was compared.
+    """
     found = {
         "authentic": False,
         "tee": tee.value,
@@ -48,22 +54,23 @@ def show_refused(error: KbsError, tee: Tee, at: datetime, *, as_json: bool) -> N
         "detail": error.operator_detail or str(error),
     }
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps({**found, **_compared(changed)}))
         return
     console = Console(highlight=False)
     console.print(Text(f"refused: {tee.value} evidence, verified at {found['at']}", style="bold red"))
     console.print(Text(f"{found['class']} ({found['reason']}): {_safe(found['detail'])}"), soft_wrap=True)
+    _show_compared(changed)
 
 
-def show_accepted(report: Report, *, as_json: bool) -> None:
-    """Print claims, trust vectors, what did not match, and the EAR."""
+def show_accepted(report: Report, *, as_json: bool, changed: Sequence[str] | None = None) -> None:
+    """Print claims, trust vectors, what did not match, and the EAR. changed: see `show_refused`."""
     if as_json:
-        click.echo(json.dumps(_document(report)))
+        click.echo(json.dumps({**_document(report), **_compared(changed)}))
         return
     console = Console(highlight=False)
     console.print(Text(f"authentic: {report.tee.value} evidence, verified at {report.at.isoformat()}", style="bold"))
     for appraisal in report.attested.result.appraisals:
-        claims = _claims(appraisal)
+        claims = claims_of(appraisal)
         status = Text(appraisal.status.value, style=_COLOURS[appraisal.status])
         console.print(Text.assemble(f"\n{appraisal.submod}: ", status, f", by policy {appraisal.policy_name}"))
         for name in ("binding", "revocation"):
@@ -75,6 +82,23 @@ def show_accepted(report: Report, *, as_json: bool) -> None:
             console.print(_findings_table(unmet))
     console.print(Text(f"\nEAR, {'unsigned' if report.token is None else 'signed'}:"))
     click.echo(json.dumps(report.ear, indent=2) if report.token is None else report.token)
+    _show_compared(changed)
+
+
+def _compared(changed: Sequence[str] | None) -> dict[str, Any]:
+    return {} if changed is None else {"replay": {"same": not changed, "differences": list(changed)}}
+
+
+def _show_compared(changed: Sequence[str] | None) -> None:
+    if changed is None:
+        return
+    console = Console(highlight=False)
+    if not changed:
+        console.print(Text("replayed: the decision on record", style="bold green"))
+        return
+    console.print(Text("replayed: ANOTHER decision than on record", style="bold red"))
+    for text in changed:
+        console.print(Text(f"  {_safe(text)}"), soft_wrap=True)
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -87,9 +111,9 @@ def _document(report: Report) -> dict[str, Any]:
             each.submod: {
                 "status": each.status.value,
                 "trust_vector": each.vector,
-                "binding": _claims(each).get("binding"),
-                "revocation": _claims(each).get("revocation"),
-                "claims": _claims(each),
+                "binding": claims_of(each).get("binding"),
+                "revocation": claims_of(each).get("revocation"),
+                "claims": claims_of(each),
                 "policy": {"name": each.policy_name, "digest": each.policy_digest},
                 "findings": [asdict(finding) for finding in report.attested.findings.get(each.submod, ())],
             }
@@ -98,13 +122,6 @@ def _document(report: Report) -> dict[str, Any]:
         "ear": report.ear,
         **({} if report.token is None else {"token": report.token}),
     }
-
-
-def _claims(appraisal: Appraisal) -> dict[str, Json]:
-    """The verifier's claims as it made them, the hoisted ones back among them."""
-    document = appraisal.annotated_evidence
-    hoisted = {name: document[name] for name in ("report_data", "init_data") if name in document}
-    return {**document[appraisal.tee.value], **hoisted}
 
 
 def _claims_table(claims: Mapping[str, Json]) -> Table:

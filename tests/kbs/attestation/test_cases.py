@@ -203,10 +203,13 @@ def test_a_folder_reports_each_file(
         {"now": "2026-06-15T12:00:00"},
         {"now": "today"},
         {"report_data": "xyz"},
-        {"report_data": None},
+        {"report_data": 5},
+        {"evidence_raw": "AA=="},
+        {"evidence": None, "evidence_raw": "*"},
+        {"reference_values": []},
         {"init_data": 5},
         {"options": []},
-        {"anchors": None},
+        {"anchors": 5},
         {"endorsements": "x"},
         {"expect": {}},
         {"expect": {"authentic": 1, "affirmable": None}},
@@ -247,6 +250,6 @@ def test_default_policies(policies: DefaultPolicies) -> None:
     first = policies.active(PolicyKind.EVIDENCE, "default_cpu")
     assert first is policies.active(PolicyKind.EVIDENCE, "default_cpu")
     assert first.origin.startswith("shipped:evidence/cpu")
-    for name in ("default_dcu", "upstream/cpu/../cpu", "nothing"):
+    for name in ("default_fpga", "upstream/cpu/../cpu", "nothing"):
         with pytest.raises(PolicyBroken):
             policies.active(PolicyKind.EVIDENCE, name)

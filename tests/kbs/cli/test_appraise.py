@@ -280,7 +280,7 @@ def test_wrong_use(appraise: Appraise, sample: Any, arguments: tuple[str, ...]) 
 def test_a_tee_nobody_provides_is_wrong_use(appraise: Appraise, tmp_path: Path) -> None:
     path = tmp_path / "evidence"
     path.write_bytes(b"x")
-    result = appraise("--tee", "hygondcu", "--evidence", path)
+    result = appraise("--tee", "nvidia-dpu", "--evidence", path)
     assert (result.exit_code, "0 providers" in result.output) == (2, True)
 
 
