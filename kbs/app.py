@@ -51,7 +51,7 @@ from kbs.policy.wasm import WasmEngine, nanoseconds
 from kbs.protocol.tee import Tee
 from kbs.release.service import Release
 from kbs.secret import Secret
-from kbs.storage.handshakes import MemoryHandshakeStore, SqliteHandshakeStore
+from kbs.storage.handshakes import FileHandshakeStore, MemoryHandshakeStore
 from kbs.storage.memory import MemoryStore
 from kbs.storage.model import HandshakeStore, KeyValueStore
 from kbs.storage.raw import RawStore
@@ -269,7 +269,7 @@ def _raw_store(data: Path, settings: Settings) -> RawStore:
 def _handshake_store(data: Path, settings: Settings, sealing: SealingKeys) -> HandshakeStore:
     if settings.storage.kind == "memory":
         return MemoryHandshakeStore()
-    return SqliteHandshakeStore(data / settings.storage.path / "handshakes.db", sealing.for_purpose(b"handshakes"))
+    return FileHandshakeStore(data / settings.storage.path / "handshakes", sealing.for_purpose(b"handshakes"))
 
 
 def _compiler(settings: Settings, clock: Clock) -> Compiler:

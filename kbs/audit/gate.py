@@ -100,7 +100,7 @@ class GroupCommit:
 
     Args:
         log_append: see `Append`.
-        together: opens a block in which the settling of a batch becomes one write.
+        together: opens a block in which the settling of a batch costs less.
         write_head: signs the end of the log; runs `HEAD_DELAY` seconds after an append at the latest.
         patience: seconds an append may hold up the loop.
         rest: seconds to stay in the thread after one that took longer.
@@ -110,7 +110,7 @@ class GroupCommit:
         self,
         log_append: Append,
         *,
-        together: Callable[[], AbstractContextManager[None]] = nullcontext,
+        together: Callable[[], AbstractContextManager[object]] = nullcontext,
         write_head: Callable[[], None] = _nothing,
         patience: float = 0.02,
         rest: float = 2.0,

@@ -7,8 +7,7 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -136,7 +135,6 @@ class Link:
         self._closed = False
         self.generation = 0
         self.lock = threading.Lock()
-        self._together: int | None = None  # thread in whose transaction `use` takes part
         _LINKS.add(self)
 
     def use(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -145,9 +143,6 @@ class Link:
         Raises:
             StorageUnavailable: the database is down, full, locked for too long, or closed.
         """
-        if self._together == threading.get_ident():
-            assert self._connection is not None
-            return self._in_transaction(self._connection, work)
         with self.lock:
             connection = self._connection
             try:
@@ -159,33 +154,6 @@ class Link:
             finally:
                 if connection is not None and connection.in_transaction:
                     self._roll_back(connection)
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Everything that this thread does with `use` inside the block is one transaction: all of it or nothing.
-
-        Raises:
-            StorageUnavailable: as `use`; from the end of the block nothing inside it was done.
-        """
-        with self.lock:
-            connection = self._connection or self._open()
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                self._together = threading.get_ident()
-                yield
-                connection.execute("COMMIT")
-            except sqlite3.Error as err:
-                raise unavailable(self._path, err) from err
-            finally:
-                self._together = None
-                if connection.in_transaction:
-                    self._roll_back(connection)
-
-    def _in_transaction(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return work(connection)
-        except sqlite3.Error as err:
-            raise unavailable(self._path, err) from err
 
     def _open(self) -> sqlite3.Connection:
         if self._closed:

@@ -1,7 +1,7 @@
 """Answered challenges: claimed exactly once over all threads and processes, gone after a restart of the machine.
 
-Durability: the database survives kill -9 of any process, which is all that is needed. After a crash of the machine the
-boot id differs, all content is dropped, and a new `epoch` voids every cookie that was sealed before.
+Durability: what is recorded survives kill -9 of any process, which is all that is needed. After a crash of the machine
+the boot id differs, all content is dropped, and a new `epoch` voids every cookie that was sealed before.
 
 A process that dies between claim and finish leaves a claim that nobody can finish: others meet SPENT from then on, so
 that challenge is never answered. The guest begins a new handshake.
@@ -11,28 +11,29 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
+import struct
 import threading
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from kbs.errors import StorageUnavailable
-from kbs.storage.database import Format, Link, prepare, unavailable
+from kbs.storage.database import unavailable
+from kbs.storage.journal import EPOCH_SIZE, SEGMENT_SIZE, Journal
 from kbs.storage.model import Claim
 from kbs.storage.sealed import SealBroken, SealingKeys
 
 MAX_LIVE: Final = 200_000
-"""Claims kept at a time; about 2 KiB each with a token."""
+"""Claims kept at a time; each about 200 octets of memory in every process, and 3 KiB of disk with its token."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_EPOCH_SIZE: Final = 16  # octets
 _ZERO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_SWEEP_STEP: Final = 2_000  # rows deleted per transaction, so that claims of others get in between
+_SWEEP_STEP: Final = 2_000  # claims looked at while others wait
 
 
 def _micros(moment: datetime) -> int:
@@ -63,7 +64,7 @@ class MemoryHandshakeStore:
     """`HandshakeStore` of one process. Its epoch is made with it: a restart voids all cookies."""
 
     def __init__(self, *, max_live: int = MAX_LIVE) -> None:
-        self.epoch = secrets.token_bytes(_EPOCH_SIZE)
+        self.epoch = secrets.token_bytes(EPOCH_SIZE)
         self._max_live = max_live
         self._claims: dict[str, _Claimed] = {}
         self._swept = _ZERO
@@ -135,198 +136,238 @@ class MemoryHandshakeStore:
         """Nothing to release."""
 
 
-FORMAT: Final = Format(
-    application_id=0x4B425348,  # "KBSH"
-    version=1,
-    schema=(
-        # rows are appended in the order of claims: `serial` bounds their number without counting, and orders them by
-        # expiry well enough to sweep without an index, which each claim would have to write
-        """CREATE TABLE claims (
-            serial INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, state INTEGER NOT NULL,
-            owner TEXT NOT NULL, expires INTEGER NOT NULL, token BLOB
-        ) STRICT""",
-        # one row: whose boot this is, the epoch made for it, and the latest expiry that a sweep forgot
-        """CREATE TABLE boot (
-            one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, epoch BLOB NOT NULL, swept INTEGER NOT NULL
-        ) STRICT""",
-        "INSERT INTO boot VALUES (1, '', x'', 0)",
-    ),
-    pragmas=("synchronous = NORMAL",),
-)
+_SPENT, _FINISHED, _IN_PROGRESS = 1, 2, 3
+_RELEASED, _FORGOTTEN = (
+    4,
+    5,
+)  # kinds of records that are no state: free again; nothing that expires as early is accepted
 
-_IN_PROGRESS, _SPENT, _FINISHED = 0, 1, 2
-_FORGOTTEN: Final = (b"", _SPENT, "")  # what a row would say that a sweep may have taken
-
-_CLAIM = f"""INSERT INTO claims (id, digest, state, owner, expires)
-    SELECT ?1, ?2, {_IN_PROGRESS}, ?3, ?4
-    WHERE ?4 > (SELECT swept FROM boot)
-    AND (SELECT coalesce(max(serial), 0) FROM claims) - (SELECT coalesce(min(serial), 1) FROM claims) + 1 < ?5
-    ON CONFLICT (id) DO NOTHING"""  # noqa: S608  # only our constants are in the text
-_LOOK = "SELECT digest, state, owner FROM claims WHERE id = ?"
-_FINISH = f"UPDATE claims SET state = {_FINISHED}, token = ? WHERE id = ? AND state = {_IN_PROGRESS}"  # noqa: S608
-_REFUSE = f"UPDATE claims SET state = {_SPENT} WHERE id = ? AND state = {_IN_PROGRESS}"  # noqa: S608
-_RELEASE = f"DELETE FROM claims WHERE id = ? AND state = {_IN_PROGRESS}"  # noqa: S608
-_TOKEN = f"SELECT token FROM claims WHERE id = ? AND state = {_FINISHED} AND expires > ?"  # noqa: S608
-_STEP = f"SELECT max(serial) FROM (SELECT serial FROM claims WHERE serial > ? ORDER BY serial LIMIT {_SWEEP_STEP})"  # noqa: S608
-_EXPIRED = "FROM claims WHERE serial > ? AND serial <= ? AND expires <= ?"
-_SWEEP = f"DELETE {_EXPIRED}"
-_REMEMBER = f"UPDATE boot SET swept = max(swept, (SELECT coalesce(max(expires), 0) {_EXPIRED}))"  # noqa: S608
-_OLDEST = "FROM claims WHERE expires < ?1 ORDER BY serial LIMIT ?2"
-_DROP_OLDEST = f"DELETE FROM claims WHERE serial IN (SELECT serial {_OLDEST})"  # noqa: S608
-_REMEMBER_OLDEST = (
-    f"UPDATE boot SET swept = max(swept, (SELECT coalesce(max(expires), 0) FROM (SELECT expires {_OLDEST})))"  # noqa: S608
-)
+_ABOUT: Final = struct.Struct(">32sQ")  # digest of the body, expiry in microseconds; before an owner or a sealed token
+_MOMENT: Final = struct.Struct(">Q")
+_STATE_BITS, _OFFSET_BITS, _SEGMENT_BITS = 3, 40, 24
+_OFFSET_SHIFT: Final = _STATE_BITS
+_SEGMENT_SHIFT: Final = _OFFSET_SHIFT + _OFFSET_BITS
+_EXPIRY_SHIFT: Final = _SEGMENT_SHIFT + _SEGMENT_BITS
 
 
-class SqliteHandshakeStore:
-    """`HandshakeStore` in a SQLite file of its own, shared by all worker processes of one machine.
+def _packed(state: int, expires: int, segment: int, offset: int) -> int:
+    """What is known of a challenge, in one integer: at the cap there are 200 000 of them in each process."""
+    return expires << _EXPIRY_SHIFT | segment << _SEGMENT_SHIFT | offset << _OFFSET_SHIFT | state
 
-    Every call is one statement, so it is atomic by itself. Tokens are sealed, bound to epoch and challenge; one that
-    does not open (its key was retired, the row was edited) is as if it were not there.
+
+def _place(packed: int) -> tuple[int, int]:
+    """Segment and offset of the last record."""
+    return (
+        packed >> _SEGMENT_SHIFT & (1 << _SEGMENT_BITS) - 1,
+        packed >> _OFFSET_SHIFT & (1 << _OFFSET_BITS) - 1,
+    )
+
+
+def _state(packed: int) -> int:
+    return packed & (1 << _STATE_BITS) - 1
+
+
+class FileHandshakeStore:
+    """`HandshakeStore` in a journal of its own, shared by all worker processes of one machine.
+
+    Every change is one record. Tokens are sealed, bound to epoch and challenge; one that does not open (its key was
+    retired, the record was edited) is as if it were not there.
 
     Raises (also when made):
-        StorageUnavailable: as `SqliteStore`, and when the boot id cannot be read.
+        StorageUnavailable: as `Journal`, and when the boot id cannot be read.
     """
 
     epoch: bytes
 
     def __init__(
-        self, path: Path, keys: SealingKeys, *, max_live: int = MAX_LIVE, boot_id_path: Path = BOOT_ID
+        self,
+        folder: Path,
+        keys: SealingKeys,
+        *,
+        max_live: int = MAX_LIVE,
+        boot_id_path: Path = BOOT_ID,
+        segment_size: int = SEGMENT_SIZE,
+        sweep_step: int = _SWEEP_STEP,
     ) -> None:
         self._max_live = max_live
+        self._sweep_step = sweep_step
         self._owner = (0, "")
-        prepare(path, FORMAT)
-        self._link = Link(path, FORMAT)
         try:
             boot_id = boot_id_path.read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as err:
             raise unavailable(boot_id_path, err) from err
         if not boot_id:
             raise unavailable(boot_id_path, "is empty")
-        self.epoch = self._enter(boot_id)
+        self._journal = Journal(folder, boot_id, segment_size=segment_size)
+        self.epoch = self._journal.epoch
         # tokens are many and short-lived: a key of their own per epoch keeps random nonces far below their limit
         self._keys = keys.for_purpose(b"handshake tokens " + self.epoch)
+        self._known: dict[bytes, int] = {}  # by challenge id, in the order of claims
+        self._in_segment: Counter[int] = Counter()
+        self._swept = 0
 
-    def _enter(self, boot_id: str) -> bytes:
-        def enter(db: sqlite3.Connection) -> bytes:
-            db.execute("BEGIN IMMEDIATE")
-            found, epoch = db.execute("SELECT id, epoch FROM boot").fetchone()
-            if found != boot_id:
-                epoch = secrets.token_bytes(_EPOCH_SIZE)
-                db.execute("DELETE FROM claims")
-                db.execute("UPDATE boot SET id = ?, epoch = ?, swept = 0", (boot_id, epoch))
-            db.execute("COMMIT")
-            return bytes(epoch)
+    # --- inside the journal -------------------------------------------------------------------------------------------
 
-        return self._link.use(enter)
+    def _catch_up(self) -> None:
+        """Know what all processes know."""
+        news = self._journal.news()
+        while news is None:
+            self._known.clear()
+            self._in_segment.clear()
+            self._swept = 0
+            news = self._journal.news()
+        for entry in news:
+            if entry.kind == _FORGOTTEN:
+                self._swept = max(self._swept, _MOMENT.unpack_from(entry.head)[0])
+            elif entry.kind == _RELEASED:
+                self._forget(entry.key)
+            else:
+                _, expires = _ABOUT.unpack_from(entry.head)
+                self._learn(entry.key, entry.kind, expires, entry.segment, entry.offset)
+
+    def _learn(self, key: bytes, state: int, expires: int, segment: int, offset: int) -> None:
+        before = self._known.get(key)
+        if before is not None:
+            self._in_segment[_place(before)[0]] -= 1
+        self._known[key] = _packed(state, expires, segment, offset)
+        self._in_segment[segment] += 1
+
+    def _forget(self, key: bytes) -> None:
+        before = self._known.pop(key, None)
+        if before is not None:
+            self._in_segment[_place(before)[0]] -= 1
+
+    def _write(self, key: bytes, state: int, expires: int, payload: bytes) -> None:
+        if self._journal.is_full:
+            self._journal.roll()
+            self._journal.append(_FORGOTTEN, b"", _MOMENT.pack(self._swept))  # for who begins to read here
+        self._learn(key, state, expires, *self._journal.append(state, key, payload))
+
+    def _drop(self, keys: Iterable[bytes], latest: int) -> None:
+        """Forget answered challenges, the latest of which expires at `latest`; nothing as early is accepted again."""
+        if latest > self._swept:
+            self._journal.append(_FORGOTTEN, b"", _MOMENT.pack(latest))
+            self._swept = latest
+        for key in keys:
+            self._forget(key)
+
+    # --- the port -----------------------------------------------------------------------------------------------------
 
     def claim(self, challenge_id: str, body_digest: bytes, expires: datetime, now: datetime) -> Claim:
-        """Claim a challenge. One that expired, or whose row a sweep may have taken, is SPENT."""
-        deadline = _micros(expires)
-        fresh = (challenge_id, body_digest, self._me(), deadline, self._max_live)
-        live = expires > now
+        """Claim a challenge. One that expired, or that a sweep may have forgotten, is SPENT."""
+        key, deadline, live = challenge_id.encode(), _micros(expires), expires > now
+        with self._journal:
+            self._catch_up()
+            known = self._known.get(key)
+            if known is not None:
+                return self._met(known, body_digest)
+            if not live or deadline <= self._swept:
+                return Claim.SPENT
+            if len(self._known) >= self._max_live:
+                self._make_room(deadline)
+            self._write(key, _IN_PROGRESS, deadline, _ABOUT.pack(body_digest, deadline) + self._me())
+            return Claim.CLAIMED
 
-        def claim(db: sqlite3.Connection) -> tuple[bytes, int, str] | None:
-            if live and db.execute(_CLAIM, fresh).rowcount == 1:
-                return None
-            row = db.execute(_LOOK, (challenge_id,)).fetchone()
-            if row is not None:
-                return row  # type: ignore[no-any-return]  # sqlite3 rows are untyped
-            if not live or deadline <= db.execute("SELECT swept FROM boot").fetchone()[0]:
-                return _FORGOTTEN
-            return self._claim_near_the_cap(db, fresh)
-
-        row = self._link.use(claim)
-        return Claim.CLAIMED if row is None else self._met(row[0], row[1], row[2], body_digest)
-
-    def _claim_near_the_cap(
-        self, db: sqlite3.Connection, fresh: tuple[str, bytes, str, int, int]
-    ) -> tuple[bytes, int, str] | None:
-        """The span of serial numbers is at the cap; rows swept out of order may still leave room, so count."""
-        db.execute("BEGIN IMMEDIATE")
-        row = db.execute(_LOOK, fresh[:1]).fetchone()
-        if row is not None:
-            return row  # type: ignore[no-any-return]
-        if db.execute("SELECT count(*) FROM claims").fetchone()[0] >= self._max_live:
-            room = (fresh[3], _room(self._max_live))
-            db.execute(_REMEMBER_OLDEST, room)
-            if db.execute(_DROP_OLDEST, room).rowcount == 0:
-                raise _at_the_cap()
-        claimed = db.execute(_CLAIM, (*fresh[:4], 1 << 62)).rowcount == 1
-        db.execute("COMMIT")
-        return None if claimed else _FORGOTTEN
-
-    def _met(self, digest: bytes, state: int, owner: str, body_digest: bytes) -> Claim:
+    def _met(self, known: int, body_digest: bytes) -> Claim:
+        state = _state(known)
+        if state == _SPENT:
+            return Claim.SPENT
+        payload = self._journal.payload(*_place(known))
         if state == _IN_PROGRESS:
-            return Claim.IN_PROGRESS if owner == self._me() or _is_running(owner) else Claim.SPENT
-        if state == _FINISHED and secrets.compare_digest(digest, body_digest):
-            return Claim.FINISHED
-        return Claim.SPENT
+            owner = payload[_ABOUT.size :]
+            return Claim.IN_PROGRESS if owner == self._me() or _is_running(owner.decode()) else Claim.SPENT
+        return Claim.FINISHED if secrets.compare_digest(payload[:32], body_digest) else Claim.SPENT
 
-    def _me(self) -> str:
+    def _make_room(self, deadline: int) -> None:
+        oldest = ((key, known >> _EXPIRY_SHIFT) for key, known in self._known.items())
+        gone = [*islice(((key, end) for key, end in oldest if end < deadline), _room(self._max_live))]
+        if not gone:
+            raise _at_the_cap()
+        self._drop([key for key, _ in gone], max(end for _, end in gone))
+
+    def _me(self) -> bytes:
         pid = os.getpid()
         if self._owner[0] != pid:
             self._owner = (pid, f"{pid}:{_started(pid)}")
-        return self._owner[1]
+        return self._owner[1].encode()
 
     def release(self, challenge_id: str) -> None:
         """Give a claim back."""
-        self._link.use(lambda db: db.execute(_RELEASE, (challenge_id,)))
+        key = challenge_id.encode()
+        with self._journal:
+            if self._claimed(key) is not None:
+                self._journal.append(_RELEASED, key, b"")
+                self._forget(key)
 
     def refuse(self, challenge_id: str) -> None:
         """Mark a claimed challenge as answered and refused."""
-        self._link.use(lambda db: db.execute(_REFUSE, (challenge_id,)))
+        key = challenge_id.encode()
+        with self._journal:
+            about = self._claimed(key)
+            if about is not None:
+                self._write(key, _SPENT, _ABOUT.unpack(about)[1], about)
 
     def finish(self, challenge_id: str, token: str) -> None:
         """Keep the token of a claimed challenge. If that expired and was swept meanwhile there is nothing to keep."""
-        sealed = self._keys.seal(token.encode(), self._bound(challenge_id))
-        self._link.use(lambda db: db.execute(_FINISH, (sealed, challenge_id)))
+        key = challenge_id.encode()
+        sealed = self._keys.seal(token.encode(), self.epoch + key)
+        with self._journal:
+            about = self._claimed(key)
+            if about is not None:
+                self._write(key, _FINISHED, _ABOUT.unpack(about)[1], about + sealed)
+
+    def _claimed(self, key: bytes) -> bytes | None:
+        """Digest and expiry of a challenge that is claimed and not answered yet."""
+        self._catch_up()
+        known = self._known.get(key)
+        if known is None or _state(known) != _IN_PROGRESS:
+            return None
+        return self._journal.payload(*_place(known))[: _ABOUT.size]
 
     def token(self, challenge_id: str, now: datetime) -> str | None:
         """The token of a finished handshake that has not expired."""
-        at = _micros(now)
-        row = self._link.use(lambda db: db.execute(_TOKEN, (challenge_id, at)).fetchone())
-        if row is None:
-            return None
+        key, at = challenge_id.encode(), _micros(now)
+        with self._journal:
+            self._catch_up()
+            known = self._known.get(key)
+            if known is None or _state(known) != _FINISHED or known >> _EXPIRY_SHIFT <= at:
+                return None
+            sealed = self._journal.payload(*_place(known))[_ABOUT.size :]
         try:
-            return self._keys.open(row[0], self._bound(challenge_id)).decode()
+            return self._keys.open(sealed, self.epoch + key).decode()
         except SealBroken:
             return None
 
-    def _bound(self, challenge_id: str) -> bytes:
-        return self.epoch + challenge_id.encode()
-
     def sweep(self, now: datetime) -> int:
         """Forget what expired. From now on no challenge that expires as early as one of these can be claimed, should
-        the clock step back: its row may be among the forgotten ones. How far the clock was ahead does not matter.
+        the clock step back: it may be among the forgotten ones. How far the clock was ahead does not matter.
         """
         at = _micros(now)
-        total, low = 0, -1
-        while True:
-            high, gone = self._link.use(partial(_sweep_step, low=low, at=at))
-            if gone == 0:
-                return total  # what follows was claimed later and expires later; if not, a later sweep finds it
-            total, low = total + gone, high
+        total = kept = 0
+        while True:  # in steps, so that claims of others get in between
+            with self._journal:
+                self._catch_up()
+                oldest = [*islice(self._known.items(), kept, kept + self._sweep_step)]
+                gone = {key: known >> _EXPIRY_SHIFT for key, known in oldest if known >> _EXPIRY_SHIFT <= at}
+                if not gone:
+                    self._drop_segments()
+                    return total  # what follows was claimed later and expires later; if not, a later sweep finds it
+                self._drop(gone, max(gone.values()))
+            total += len(gone)
+            kept += len(oldest) - len(gone)
 
-    def together(self) -> AbstractContextManager[None]:
-        """One transaction for all that this thread does inside; only `finish`, `refuse` and `release` belong there."""
-        return self._link.together()
+    def _drop_segments(self) -> None:
+        in_use = [segment for segment, count in self._in_segment.items() if count > 0]
+        self._journal.drop(min(in_use, default=self._journal.tail))
+        self._in_segment = +self._in_segment  # without the zeros
+
+    def together(self) -> AbstractContextManager[object]:
+        """Keeps other processes out meanwhile, so that a batch takes the lock once."""
+        return self._journal
 
     def close(self) -> None:
-        """Close the connection."""
-        self._link.close()
-
-
-def _sweep_step(db: sqlite3.Connection, low: int, at: int) -> tuple[int, int]:
-    """Delete what expired among the next rows above `low`; the last row looked at, and how many are gone."""
-    db.execute("BEGIN IMMEDIATE")
-    high = db.execute(_STEP, (low,)).fetchone()[0]
-    gone = 0
-    if high is not None:
-        db.execute(_REMEMBER, (low, high, at))
-        gone = db.execute(_SWEEP, (low, high, at)).rowcount
-    db.execute("COMMIT")
-    return (low if high is None else high), gone
+        """Close the files."""
+        self._journal.close()
 
 
 def _started(pid: int) -> str | None:

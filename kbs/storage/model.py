@@ -115,8 +115,8 @@ class HandshakeStore(Protocol):
     def token(self, challenge_id: str, now: datetime) -> str | None:
         """The token of a finished handshake that has not expired."""
 
-    def together(self) -> AbstractContextManager[None]:
-        """What this thread finishes, refuses or releases inside is one write: all of it or nothing."""
+    def together(self) -> AbstractContextManager[object]:
+        """What this thread finishes, refuses or releases inside costs less. Each is still done or not by itself."""
 
     def sweep(self, now: datetime) -> int:
         """Forget what expired; how many."""

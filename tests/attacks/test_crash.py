@@ -21,7 +21,7 @@ from kbs.audit.lines import records
 from kbs.audit.log import AuditLog
 from kbs.audit.verify import verify
 from kbs.secret import Secret
-from kbs.storage.handshakes import SqliteHandshakeStore
+from kbs.storage.handshakes import FileHandshakeStore
 from kbs.storage.model import Claim
 from kbs.storage.sealed import SealedStore, SealingKeys
 from kbs.storage.sqlite import SqliteStore
@@ -48,7 +48,7 @@ def write_values(folder: Path, start: int, acknowledge: Acknowledge) -> None:
 
 
 def claim_challenges(folder: Path, start: int, acknowledge: Acknowledge) -> None:
-    store = SqliteHandshakeStore(folder / "h.db", KEYS)
+    store = FileHandshakeStore(folder / "handshakes", KEYS)
     acknowledge(OPEN)
     for number in range(start, start + MANY):
         store.claim(f"c{number}", b"b" * 32, NOW + timedelta(days=1), NOW)
@@ -117,7 +117,7 @@ def test_no_acknowledged_value_is_lost_and_none_is_half(tmp_path: Path) -> None:
 def test_no_claim_is_given_twice(tmp_path: Path) -> None:
     total = 0
     for acknowledged in killed(tmp_path, claim_challenges):
-        with closing(SqliteHandshakeStore(tmp_path / "h.db", KEYS)) as store:
+        with closing(FileHandshakeStore(tmp_path / "handshakes", KEYS)) as store:
             for number in acknowledged:
                 met = store.claim(f"c{number}", b"b" * 32, NOW + timedelta(days=1), NOW)
                 # odd ones were finished; even ones were left by a process that is dead

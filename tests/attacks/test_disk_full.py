@@ -26,7 +26,7 @@ from kbs.audit.log import AuditLog
 from kbs.audit.verify import verify
 from kbs.errors import AuditUnavailable, StorageUnavailable
 from kbs.secret import Secret
-from kbs.storage.handshakes import SqliteHandshakeStore
+from kbs.storage.handshakes import FileHandshakeStore
 from kbs.storage.model import Claim
 from kbs.storage.sealed import SealedStore, SealingKeys
 from kbs.storage.sqlite import SqliteStore
@@ -98,7 +98,7 @@ after = [entry.key for entry in store.entries("ns")]
 print(json.dumps([written, len(refused), sorted(errors), while_full, after]))
 """
 _HANDSHAKES = """
-store = SqliteHandshakeStore(folder / "h.db", KEYS)
+store = FileHandshakeStore(folder / "handshakes", KEYS)
 LATER = NOW + timedelta(minutes=5)
 def one(number):
     assert store.claim(f"c{number}", b"b" * 32, LATER, NOW) is Claim.CLAIMED
@@ -106,7 +106,7 @@ def one(number):
 claimed = [one(number) for number in range(3)]
 fill()
 refused, errors = [], set()
-for number in range(3, 60):
+for number in range(3, 300):
     try:
         claimed.append(one(number))
     except StorageUnavailable as err:
@@ -114,7 +114,7 @@ for number in range(3, 60):
         errors.add(err.operator_detail)
 make_room()
 claimed += [one(number) for number in refused]  # a refused claim is free, and every other one is not
-assert all(store.claim(f"c{number}", b"b" * 32, LATER, NOW) is Claim.IN_PROGRESS for number in range(60))
+assert all(store.claim(f"c{number}", b"b" * 32, LATER, NOW) is Claim.IN_PROGRESS for number in range(300))
 print(json.dumps([len(claimed), len(refused), sorted(errors)]))
 """
 
@@ -188,7 +188,7 @@ def test_writes_stop_when_the_store_is_full(limited: tuple[str, Path]) -> None:
 def test_claims_stop_when_the_handshake_disk_is_full(limited: tuple[str, Path]) -> None:
     kind, folder = limited
     claimed, refused, errors = run(_HANDSHAKES, kind, folder)
-    assert claimed == 60
+    assert claimed == 300
     assert isinstance(refused, int)
     assert refused > 0
     assert_full(errors, kind)

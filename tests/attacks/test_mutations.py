@@ -37,7 +37,7 @@ from kbs.policy.engine import EvidenceVerdict
 from kbs.policy.wasm import WasmEngine
 from kbs.protocol import jwe, rcar, runtime_data
 from kbs.release import service as release_service
-from kbs.storage.handshakes import SqliteHandshakeStore
+from kbs.storage.handshakes import FileHandshakeStore
 from kbs.storage.model import Claim
 from kbs.tokens import acceptor, times
 from kbs.web import dispatch
@@ -367,7 +367,7 @@ def admin_for_everybody(patch: pytest.MonkeyPatch) -> None:
 MUTATIONS: dict[str, tuple[Mutation, str]] = {
     "nonce not compared": (nonce_not_compared, "bound to another nonce"),
     "nonce compared the wrong way": (nonce_compared_the_wrong_way, "honest"),
-    "challenge works twice": (always(SqliteHandshakeStore, "claim", Claim.CLAIMED), "second answer"),
+    "challenge works twice": (always(FileHandshakeStore, "claim", Claim.CLAIMED), "second answer"),
     "challenge never expires": (challenge_never_expires, "late answer"),
     "binding not checked": (skip(snp_verifier, "check_binding"), "report data"),
     "key not bound": (key_not_bound, "stolen evidence"),

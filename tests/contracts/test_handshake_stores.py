@@ -12,7 +12,7 @@ import pytest
 
 from kbs.errors import StorageUnavailable
 from kbs.secret import Secret
-from kbs.storage.handshakes import MemoryHandshakeStore, SqliteHandshakeStore
+from kbs.storage.handshakes import FileHandshakeStore, MemoryHandshakeStore
 from kbs.storage.model import Claim, HandshakeStore
 from kbs.storage.sealed import SealingKeys
 
@@ -24,7 +24,7 @@ KEYS = SealingKeys([Secret(bytes(range(32)))])
 
 STORES: dict[str, Callable[[Path, int], HandshakeStore]] = {
     "memory": lambda _folder, cap: MemoryHandshakeStore(max_live=cap),
-    "sqlite": lambda folder, cap: SqliteHandshakeStore(folder / "handshakes.db", KEYS, max_live=cap),
+    "file": lambda folder, cap: FileHandshakeStore(folder / "handshakes", KEYS, max_live=cap),
 }
 
 

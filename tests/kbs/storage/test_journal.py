@@ -1,0 +1,185 @@
+"""The journal: every process sees the same records in the same order, whatever dies in between."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kbs.errors import StorageUnavailable
+from kbs.storage.journal import Journal
+
+FORK = multiprocessing.get_context("fork")
+KIND = 7
+
+
+@pytest.fixture
+def open_journal(tmp_path: Path) -> Iterator[Callable[..., Journal]]:
+    made: list[Journal] = []
+
+    def build(boot_id: str = "boot", segment_size: int = 200) -> Journal:
+        made.append(Journal(tmp_path / "journal", boot_id, segment_size=segment_size))
+        return made[-1]
+
+    yield build
+    for journal in made:
+        journal.close()
+
+
+class Reader:
+    """All records as one journal's user sees them."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.seen: list[tuple[bytes, bytes]] = []
+
+    def read(self) -> list[tuple[bytes, bytes]]:
+        with self.journal:
+            self._catch_up()
+        return self.seen
+
+    def _catch_up(self) -> None:
+        news = self.journal.news()
+        while news is None:
+            self.seen.clear()
+            news = self.journal.news()
+        self.seen += [(entry.key, self.journal.payload(entry.segment, entry.offset)) for entry in [*news]]
+
+    def write(self, *records: tuple[bytes, bytes]) -> None:
+        with self.journal:
+            self._catch_up()
+            for key, payload in records:
+                if self.journal.is_full:
+                    self.journal.roll()
+                place = self.journal.append(KIND, key, payload)
+                assert self.journal.payload(*place) == payload
+                self.seen.append((key, payload))
+
+
+def test_all_read_what_any_wrote_over_many_segments(open_journal: Callable[..., Journal], tmp_path: Path) -> None:
+    readers = [Reader(open_journal()) for _ in range(3)]
+    expected = []
+    for number in range(60):
+        record = (b"key%d" % number, b"p" * (number * 7 % 100))
+        readers[number % 3].write(record)
+        expected.append(record)
+    assert all(reader.read() == expected for reader in readers)
+    assert Reader(open_journal()).read() == expected
+    assert len([*(tmp_path / "journal").glob("*.log")]) > 10
+
+
+@pytest.mark.parametrize("cut", range(1, 17))
+def test_half_a_record_of_a_dead_writer_is_cut(open_journal: Callable[..., Journal], tmp_path: Path, cut: int) -> None:
+    one, two = Reader(open_journal()), Reader(open_journal())
+    one.write((b"a", b"whole"))
+    two.read()
+    (segment,) = (tmp_path / "journal").glob("*.log")
+    whole = segment.read_bytes()
+    one.write((b"b", b"half by half"))
+    segment.write_bytes(segment.read_bytes()[:-cut])
+    assert two.read() == [(b"a", b"whole")]
+    assert segment.read_bytes() == whole
+    two.write((b"c", b"next"))
+    assert Reader(open_journal()).read() == [(b"a", b"whole"), (b"c", b"next")]
+
+
+def test_a_writer_that_died_while_it_rolled_leaves_no_trace(
+    open_journal: Callable[..., Journal], tmp_path: Path
+) -> None:
+    one = Reader(open_journal(segment_size=10))
+    one.write((b"a", b"long enough"))
+    (tmp_path / "journal" / "00000002.log").write_bytes(b"junk")
+    two = Reader(open_journal(segment_size=10))
+    two.write((b"b", b"in the second"))
+    assert (
+        one.read() == two.read() == Reader(open_journal()).read() == [(b"a", b"long enough"), (b"b", b"in the second")]
+    )
+
+
+def test_who_stands_on_a_dropped_segment_reads_everything_again(open_journal: Callable[..., Journal]) -> None:
+    sleeper, other = Reader(open_journal(segment_size=50)), Reader(open_journal(segment_size=50))
+    sleeper.write((b"a", b"x" * 60))
+    for number in range(5):
+        other.write((b"b%d" % number, b"x" * 60))
+    with other.journal:
+        other.journal.drop(before=5)
+    assert [key for key, _ in sleeper.read()] == [b"b3", b"b4"]
+    sleeper.write((b"c", b""))
+    assert other.read()[-1] == (b"c", b"")
+
+
+def test_the_last_segment_is_never_dropped(open_journal: Callable[..., Journal], tmp_path: Path) -> None:
+    reader = Reader(open_journal(segment_size=50))
+    reader.write(*[(b"a", b"x" * 60)] * 3)
+    with reader.journal:
+        reader.journal.drop(before=99)
+        assert reader.journal.tail == 3
+    assert [path.name for path in (tmp_path / "journal").glob("*.log")] == ["00000003.log"]
+
+
+def test_another_boot_drops_everything(open_journal: Callable[..., Journal]) -> None:
+    first = open_journal("one")
+    Reader(first).write((b"a", b""))
+    assert open_journal("one").epoch == first.epoch
+    second = open_journal("two")
+    assert second.epoch != first.epoch
+    assert len(second.epoch) == 16
+    assert Reader(second).read() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"boot", b"boot 00", b"boot " + b"zz" * 16, b"\xff"])
+def test_a_damaged_epoch_is_another_boot(open_journal: Callable[..., Journal], tmp_path: Path, content: bytes) -> None:
+    first = open_journal()
+    (tmp_path / "journal" / "epoch").write_bytes(content)
+    assert open_journal().epoch != first.epoch
+
+
+def test_what_is_no_journal_is_said(open_journal: Callable[..., Journal], tmp_path: Path) -> None:
+    reader = Reader(open_journal())
+    reader.write((b"a", b"payload"))
+    (segment,) = (tmp_path / "journal").glob("*.log")
+    segment.write_bytes(b"\xff" * 100)
+    with pytest.raises(StorageUnavailable) as raised:
+        Reader(open_journal()).read()
+    assert "remove the folder" in (raised.value.operator_detail or "")
+    segment.write_bytes(b"")
+    with pytest.raises(StorageUnavailable):
+        reader.read()
+    assert reader.read() == []  # whoever emptied it chose to begin anew
+
+
+def test_a_closed_journal_is_refused(open_journal: Callable[..., Journal]) -> None:
+    journal = open_journal()
+    journal.close()
+    journal.close()
+    with pytest.raises(StorageUnavailable), journal:
+        pytest.fail("went on")
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageUnavailable):
+        Journal(tmp_path / "file", "boot")
+
+
+def test_processes_write_one_after_the_other(open_journal: Callable[..., Journal]) -> None:
+    shared = open_journal(segment_size=500)
+
+    def write(name: int) -> None:
+        reader = Reader(shared)  # a forked copy
+        for number in range(100):
+            reader.write((b"%d" % name, b"%d" % number))
+        os._exit(0)
+
+    children = [FORK.Process(target=write, args=(name,)) for name in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    found = Reader(open_journal()).read()
+    for name in range(4):
+        assert [payload for key, payload in found if key == b"%d" % name] == [b"%d" % number for number in range(100)]
