@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OPA_DIR := $(VENV)/opa
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test check bench vectors policies opa lock clean
+.PHONY: help demo test check bench vectors policies opa swtpm lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ policies: $(READY)  ## rebuild the shipped .wasm from policies/ (needs opa)
 
 opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw-away Go)
 	@$(BIN)/python -m kbs.policy.install $(OPA_DIR)
+
+swtpm:  ## install swtpm from the distribution (root or sudo): a real TPM for the tests
+	@.ci/swtpm
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.opa_binary import opa, opa_socket, pytest_terminal_summary
+from tests import opa_binary, swtpm_binary
+from tests.opa_binary import opa, opa_socket
+from tests.swtpm_binary import new_tpm, swtpm
 
-__all__ = ["opa", "opa_socket", "pytest_terminal_summary", "vectors"]
+__all__ = ["new_tpm", "opa", "opa_socket", "swtpm", "vectors"]
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -17,3 +19,9 @@ VECTORS = Path(__file__).parent / "vectors"
 def vectors() -> Path:
     """The folder of test vectors; each set in it says where it came from in SOURCE.md."""
     return VECTORS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what did not run for want of a program."""
+    opa_binary.summarize(terminalreporter)
+    swtpm_binary.summarize(terminalreporter)

@@ -62,7 +62,7 @@ def start_opa(opa: Path, path: Path) -> subprocess.Popen[bytes]:
     pytest.fail("the OPA server does not start")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def summarize(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests did not run for want of opa."""
     missed = [report for report in terminalreporter.stats.get("skipped", []) if "needs opa" in str(report.longrepr)]
     if missed:

@@ -127,6 +127,11 @@ class SoftwareTpm:
         self.bank.extend(index, sha256)
         self._log.append((index, kind, sha1 + sha256, data))
 
+    @property
+    def measurements(self) -> list[tuple[int, bytes, bytes]]:
+        """What was extended so far, in order: PCR, SHA-1 digest, SHA-256 digest."""
+        return [(index, digests[:20], digests[20:]) for index, _, digests, _ in self._log]
+
     def event_log(self, *, without: Iterable[int] = ()) -> bytes:
         """The crypto-agile log. `without`: places of events, from 0, to leave out."""
         left_out = set(without)

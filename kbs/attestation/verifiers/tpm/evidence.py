@@ -76,7 +76,7 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _octets(value: Any, name: str, most: int) -> bytes:
-    if not isinstance(value, str) or len(value) > (most + 2) // 3 * 4:
+    if not isinstance(value, str) or not 0 < len(value) <= (most + 2) // 3 * 4:
         raise EvidenceMalformed(f"{name} is not a text of fitting length")
     try:
         return base64.b64decode(value, validate=True)

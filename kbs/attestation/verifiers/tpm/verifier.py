@@ -88,7 +88,7 @@ def _check_binding(quote: Quote, init_data_pcr: bytes, binding: Binding) -> None
     """
     if binding.report_data is not None:
         if len(binding.report_data) not in _DIGEST_SIZES:
-            raise BindingMismatch("report data is neither a SHA-384 nor a SHA-512 digest, of which a TPM binds 32 octets")
+            raise BindingMismatch("report data is neither a SHA-384 nor a SHA-512 digest")
         check_nonce(quote, binding.report_data[:NONCE_SIZE])
     if binding.init_data is not None:
         check_init_data(init_data_pcr, binding.init_data)
