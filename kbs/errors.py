@@ -167,6 +167,12 @@ class SignerNotTrusted(EvidenceRejected):
     reason = "signer_not_trusted"
 
 
+class ChipNotAllowed(EvidenceRejected):
+    """Evidence of a genuine machine that is not on the operator's list."""
+
+    reason = "chip_not_allowed"
+
+
 class TeeDisabled(EvidenceRejected):
     """Evidence of a software TEE that no setting switched on."""
 

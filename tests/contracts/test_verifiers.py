@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, VerifiedClaims, VerifierOptions
-from kbs.client.attesters.azure_vtpm import SoftwareAzSnp
+from kbs.client.attesters.azure_vtpm import SoftwareAzSnp, SoftwareAzTdx
 from kbs.client.attesters.csv import SoftwareCsv
 from kbs.client.attesters.hygondcu import SoftwareHygonDcu
 from kbs.client.attesters.se import SoftwareSe
@@ -51,6 +51,8 @@ class Attester(Protocol):
 ATTESTERS: dict[str, Callable[[], Attester]] = {
     "az-snp": SoftwareAzSnp,
     "az-snp-v0": lambda: SoftwareAzSnp(version=0),
+    "az-tdx": SoftwareAzTdx,
+    "az-tdx-v0": lambda: SoftwareAzTdx(version=0),
     "csv-v1": lambda: SoftwareCsv(version=1),
     "csv-v2": lambda: SoftwareCsv(version=2),
     "csv-v3": lambda: SoftwareCsv(version=3),
@@ -65,10 +67,11 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
     "tpm": SoftwareTpm,
     "tpm-certified": lambda: SoftwareTpm(scheme="ecdsa", certified=True),
 }
-SIGNED = [name for name in ATTESTERS if name.startswith("snp")] + ["az-snp-v0"]  # spelled in numbers
-BINDS_INIT_DATA = [*SIGNED, "az-snp", "tpm", "tpm-certified"]
+SIGNED = [name for name in ATTESTERS if name.startswith("snp")] + ["az-snp-v0", "az-tdx-v0"]  # in numbers
+BINDS_INIT_DATA = [*SIGNED, "az-snp", "az-tdx", "tpm", "tpm-certified"]
 CLASSES = {
     Tee.AZ_SNP_VTPM: "cpu",
+    Tee.AZ_TDX_VTPM: "cpu",
     Tee.CSV: "cpu",
     Tee.HYGON_DCU: "dcu",
     Tee.SAMPLE: "cpu",

@@ -15,6 +15,7 @@ from kbs.protocol.tee import Tee
 
 FACTORIES = {
     Tee.AZ_SNP_VTPM: azure_vtpm.build_snp,
+    Tee.AZ_TDX_VTPM: azure_vtpm.build_tdx,
     Tee.CCA: cca.build,
     Tee.NITRO: nitro.build,
     Tee.CSV: csv.build,

@@ -19,6 +19,7 @@ from kbs.attestation.endorsements.amd import VekKind, hwid_size
 from kbs.attestation.sev.chain import EndorsedKey
 from kbs.attestation.sev.report import HOST_VMPL, Report, SigningKey
 from kbs.errors import (
+    ChipNotAllowed,
     EvidenceMalformed,
     EvidenceVersionUnsupported,
     SignatureInvalid,
@@ -84,6 +85,20 @@ def check_identity(report: Report, vek: EndorsedKey, csp_ids: Collection[str]) -
     expected = (vek.hwid or b"").ljust(len(report.chip_id), b"\0")  # Turin: 8 bytes, then zeros
     if not any(report.chip_id) or not hmac.compare_digest(report.chip_id, expected):
         raise TcbMismatch("chip of the SNP report differs from its certificate's")
+
+
+def check_chip_allowed(report: Report, allowed: Collection[bytes]) -> None:
+    """Whether an operator allows this very chip. A report that names none, as under a VLEK, is of no allowed one.
+
+    Args:
+        report: `check_identity` was asked, so its chip id is the certificate's.
+        allowed: chip ids, 64 bytes each.
+
+    Raises:
+        ChipNotAllowed.
+    """
+    if not any(report.chip_id) or report.chip_id not in allowed:
+        raise ChipNotAllowed("SNP report is of a chip that is not on the list of allowed ones")
 
 
 def check_consistency(report: Report) -> None:

@@ -12,7 +12,14 @@ from kbs.attestation.endorsements.amd import AmdProduct, CrlRef, VcekRef, VekKin
 from kbs.attestation.endorsements.amd_roots import AmdRoots
 from kbs.attestation.model import EndorsementNeed, Endorsements, Json
 from kbs.attestation.sev.chain import ChainVerifier, EndorsedKey
-from kbs.attestation.sev.checks import check_consistency, check_form, check_identity, check_signature, has_chip
+from kbs.attestation.sev.checks import (
+    check_chip_allowed,
+    check_consistency,
+    check_form,
+    check_identity,
+    check_signature,
+    has_chip,
+)
 from kbs.attestation.sev.report import Report
 from kbs.attestation.sev.revocation import RevocationChecker
 from kbs.errors import ChainInvalid, EndorsementMissing, EvidenceMalformed
@@ -40,10 +47,22 @@ class ReportVerifier:
     Trusted: the roots and provider names it is built with. Not trusted: reports, certificates and lists.
     """
 
-    def __init__(self, roots: Mapping[AmdProduct, AmdRoots], *, vlek_csp_ids: frozenset[str] = frozenset()) -> None:
-        """`vlek_csp_ids`: cloud providers whose VLEK may sign, as in the certificate; none: VLEKs are refused."""
+    def __init__(
+        self,
+        roots: Mapping[AmdProduct, AmdRoots],
+        *,
+        vlek_csp_ids: frozenset[str] = frozenset(),
+        allowed_chip_ids: frozenset[bytes] | None = None,
+    ) -> None:
+        """Choose who may sign.
+
+        Args:
+            vlek_csp_ids: cloud providers whose VLEK may, as in the certificate; none: VLEKs are refused.
+            allowed_chip_ids: chips that may, 64 bytes each; None: all under the roots.
+        """
         self._roots = dict(roots)
         self._vlek_csp_ids = vlek_csp_ids
+        self._allowed_chip_ids = allowed_chip_ids
         self._chains = ChainVerifier()
         self._revocation = RevocationChecker()
 
@@ -85,6 +104,8 @@ class ReportVerifier:
         check_signature(report, key)
         # 8, 9.
         check_identity(report, key, self._vlek_csp_ids)
+        if self._allowed_chip_ids is not None:
+            check_chip_allowed(report, self._allowed_chip_ids)
         # 10, 11, 13. The rest of these are claims: a policy decides.
         check_consistency(report)
         return Endorsed(key, is_revocation_checked=crl is not None)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from kbs.client.attesters.snp import SoftwareSnp
+from kbs.client.attesters.tdx import SoftwareTdx
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
@@ -187,6 +188,7 @@ class SoftwareAzSnp:
         nonce: bytes | None = None,
         user_data: bytes | str | None = b"",
         vcek: bytes | None = b"",
+        hardware_data: bytes | None = None,
         variable_data: bytes | None = None,
         pcrs: Sequence[bytes] | None = None,
         runtime: Mapping[str, Any] | None = None,
@@ -199,6 +201,7 @@ class SoftwareAzSnp:
         Args:
             nonce, user_data: other than `report_data`; user data is empty (zeros) below version 2.
             vcek: certificate to send; empty: the right one; None: none.
+            hardware_data: REPORTDATA of the hardware report, in place of the hash of the runtime data.
             variable_data: put into the HCL report after the hardware report was made for the right one.
             pcrs: the values that are listed, when they are not those that were quoted.
             runtime, quote, hcl: keywords for `SoftwareVtpm.runtime_data`, `SoftwareVtpm.quote`, `hcl_report`.
@@ -208,9 +211,8 @@ class SoftwareAzSnp:
         made = self.vtpm.runtime_data(data, **(runtime or {}))
         values = self.vtpm.pcrs(init_data)
         message, signature = self.vtpm.quote(report_data if nonce is None else nonce, values, **(quote or {}))
-        wanted = {"report_data": bound(made, (hcl or {}).get("hash_type", 1)), **changes}
         report = hcl_report(
-            self.snp.report(**wanted),
+            self.snp.report(hardware_data or bound(made, (hcl or {}).get("hash_type", 1)), **changes),
             made if variable_data is None else variable_data,
             **{"report_type": _SNP, **(hcl or {})},
         )
@@ -228,6 +230,120 @@ class SoftwareAzSnp:
             "hcl_report": _base64url(report),
             "vcek": certificate and _base64url(certificate),
         }
+
+
+class SoftwareAzTdx:
+    """A TD on a make-believe Intel platform. `anchors`, `options`, `endorsements`: as in a case file."""
+
+    tee = Tee.AZ_TDX_VTPM
+
+    def __init__(self, root: TestRoot | None = None, *, version: int = 2, tdx: SoftwareTdx | None = None) -> None:
+        """`version`: of the evidence that it sends, 0 to 2. `tdx`: the TD, in place of one of `root`."""
+        own = root or TestRoot()
+        self.tdx = tdx or SoftwareTdx(own)
+        self.vtpm = SoftwareVtpm(own)
+        self.version = version
+
+    @property
+    def anchors(self) -> dict[str, str]:
+        """The root for `VerifierOptions.anchors`."""
+        return self.tdx.anchors
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that this attester's evidence needs."""
+        return {} if self.version == 2 else {"az_min_evidence_version": self.version}
+
+    @property
+    def endorsements(self) -> dict[str, Any]:
+        """Collateral that finds everything up to date and nothing revoked."""
+        return self.tdx.endorsements
+
+    def evidence(
+        self,
+        report_data: bytes,
+        init_data: bytes | None = None,
+        *,
+        nonce: bytes | None = None,
+        user_data: bytes | str | None = b"",
+        hardware_data: bytes | None = None,
+        variable_data: bytes | None = None,
+        pcrs: Sequence[bytes] | None = None,
+        runtime: Mapping[str, Any] | None = None,
+        quote: Mapping[str, Any] | None = None,
+        hcl: Mapping[str, Any] | None = None,
+        report: Mapping[str, Any] | None = None,
+        td_quote: bytes | None = None,
+        padding: bytes = bytes(70),
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """Evidence of this attester's version.
+
+        Args:
+            nonce, user_data, hardware_data, variable_data, pcrs, runtime, quote, hcl: see `SoftwareAzSnp.evidence`.
+            report: keywords for `tdreport`.
+            td_quote: in place of the right one. padding: what the quoting service puts behind it.
+            changes: to the TD quote, see `SoftwareTdx.quote`.
+        """
+        made = self.vtpm.runtime_data(_user_data(user_data, report_data, self.version), **(runtime or {}))
+        values = self.vtpm.pcrs(init_data)
+        message, signature = self.vtpm.quote(report_data if nonce is None else nonce, values, **(quote or {}))
+        quoted = self.tdx.quote(hardware_data or bound(made, (hcl or {}).get("hash_type", 1)), **changes)
+        inside = hcl_report(
+            tdreport(_td_body(quoted), **(report or {})),
+            made if variable_data is None else variable_data,
+            **{"report_type": _TDX, **(hcl or {})},
+        )
+        sent = (quoted if td_quote is None else td_quote) + padding
+        listed = list(values if pcrs is None else pcrs)
+        if self.version == 0:
+            return {
+                "tpm_quote": _quote_of_numbers(message, signature, listed),
+                "hcl_report": list(inside),
+                "td_quote": list(sent),
+            }
+        return {
+            "version": self.version,
+            "tpm_quote": _quote_of_hex(message, signature, listed),
+            "hcl_report": _base64url(inside),
+            "td_quote": _base64url(sent),
+        }
+
+
+def tdreport(
+    body: bytes,
+    *,
+    kind: bytes = b"\x81\0\0\0",
+    tcb: Mapping[int, bytes] | None = None,
+    td: Mapping[int, bytes] | None = None,
+    hashes: tuple[bytes, bytes] | None = None,
+    report_data: bytes | None = None,
+    mac: bytes = b"\x3c" * 32,
+    reserved: bytes = bytes(17),
+) -> bytes:
+    """TDREPORT_STRUCT of the TD whose report, as in its quote, is `body` (Intel TDX module ABI).
+
+    Args:
+        tcb, td: octets to put at offsets of TEE_TCB_INFO (239 octets) and TDINFO (512), before they are hashed.
+        hashes: of the two, in place of the right ones.
+        report_data: in place of the one in `body`.
+    """
+    tcb_info = bytearray(b"\xff\x01\x03".ljust(8, b"\0") + body[:120] + body[584:600].ljust(16, b"\0") + bytes(95))
+    td_info = bytearray((body[120:520] + body[600:648]).ljust(512, b"\0"))
+    for target, changes in ((tcb_info, tcb), (td_info, td)):
+        for offset, value in (changes or {}).items():
+            target[offset : offset + len(value)] = value
+    tcb_hash, td_hash = hashes or (hashlib.sha384(tcb_info).digest(), hashlib.sha384(td_info).digest())
+    data = body[520:584] if report_data is None else report_data
+    head = kind + bytes(12) + bytes(range(16)) + tcb_hash + td_hash + data + bytes(32) + mac
+    return head + bytes(tcb_info) + reserved + bytes(td_info)
+
+
+def _td_body(quote: bytes) -> bytes:
+    """The TD's report in a quote of version 4, or of 5 behind its descriptor."""
+    if quote[0] == 5:
+        return quote[54 : 54 + int.from_bytes(quote[50:54], "little")]
+    return quote[48 : 48 + 584]
 
 
 def _user_data(user_data: bytes | str | None, report_data: bytes, version: int) -> bytes | str | None:

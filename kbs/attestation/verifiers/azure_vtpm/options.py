@@ -3,51 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kbs.attestation.endorsements.amd import AmdProduct
-from kbs.attestation.model import Json
+from kbs.attestation.dcap.options import KNOWN as DCAP
+from kbs.attestation.dcap.options import DcapOptions, read_dcap_options, read_flag
+from kbs.attestation.sev.options import KNOWN as SEV
+from kbs.attestation.sev.options import ReportOptions, read_report_options
 from kbs.attestation.verifiers.azure_vtpm.evidence import BOUND_VERSION
 from kbs.errors import ConfigInvalid
 from kbs.protocol.tee import Tee
 
-_COMMON: Final = {"az_min_evidence_version", "allow_unchecked_revocation"}
-_SNP: Final = _COMMON | {"az_typed_claims", "snp_v2_product"}
-
-
-@dataclass(frozen=True, slots=True)
-class CommonOptions:
-    """What an operator may relax for either TEE.
-
-    min_version: lowest evidence version taken. Below 2 the hardware report may be of another challenge: the vTPM's
-        quote is still fresh, the hardware's state perhaps no more.
-    waive_revocation: an absent revocation list does not bar an affirming result; visible as `revocation_waived`.
-    """
-
-    min_version: int = BOUND_VERSION
-    waive_revocation: bool = False
-
-    def revocation_claims(self, *, is_checked: bool) -> dict[str, Json]:
-        """What is said of revocation lists: compared with one, or not, and whether that was waived."""
-        if is_checked:
-            return {"revocation": "checked"}
-        if self.waive_revocation:
-            return {"revocation": "not_checked", "revocation_waived": True}
-        return {"revocation": "not_checked"}
+_MIN_VERSION: Final = "az_min_evidence_version"
 
 
 @dataclass(frozen=True, slots=True)
 class AzSnpOptions:
     """What an operator may choose for `az-snp-vtpm`.
 
+    min_version: lowest evidence version taken. Below 2 the hardware report may be of another challenge: the vTPM's
+        quote is still fresh, what the hardware says perhaps no more.
     typed_claims: numbers, booleans and hex as for `snp`, in place of upstream's texts and base64.
-    v2_product: which processors make reports of version 2, which do not say it themselves; None refuses them.
     """
 
-    common: CommonOptions = CommonOptions()
+    report: ReportOptions = field(default_factory=ReportOptions)
+    min_version: int = BOUND_VERSION
     typed_claims: bool = False
-    v2_product: AmdProduct | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AzTdxOptions:
+    """What an operator may choose for `az-tdx-vtpm`. `min_version`: see `AzSnpOptions`.
+
+    dcap: as for `tdx`, but zeros behind a quote are allowed unless the setting says otherwise: Azure's quoting service
+        appends them to all.
+    """
+
+    dcap: DcapOptions = field(default_factory=DcapOptions)
+    min_version: int = BOUND_VERSION
 
 
 def read_snp_options(options: Mapping[str, Any]) -> AzSnpOptions:
@@ -56,35 +49,32 @@ def read_snp_options(options: Mapping[str, Any]) -> AzSnpOptions:
     Raises:
         ConfigInvalid: an unknown name or a value of a wrong type.
     """
-    _refuse_unknown(options, _SNP, Tee.AZ_SNP_VTPM)
-    typed = options.get("az_typed_claims", False)
-    if not isinstance(typed, bool):
-        raise ConfigInvalid("az-snp-vtpm: az_typed_claims is not a boolean")
-    product = options.get("snp_v2_product")
-    if product not in (None, AmdProduct.MILAN, AmdProduct.GENOA):  # Turin's firmware never made version 2
-        raise ConfigInvalid("az-snp-vtpm: snp_v2_product is neither Milan nor Genoa")
+    _refuse_unknown(options, SEV | {_MIN_VERSION, "az_typed_claims"}, Tee.AZ_SNP_VTPM)
     return AzSnpOptions(
-        read_common_options(options, Tee.AZ_SNP_VTPM), typed, None if product is None else AmdProduct(product)
+        read_report_options(options, Tee.AZ_SNP_VTPM),
+        _min_version(options, Tee.AZ_SNP_VTPM),
+        read_flag(options, "az_typed_claims", Tee.AZ_SNP_VTPM),
     )
 
 
-def read_common_options(options: Mapping[str, Any], tee: Tee) -> CommonOptions:
-    """Decode the settings that both have.
+def read_tdx_options(options: Mapping[str, Any]) -> AzTdxOptions:
+    """Decode the settings of `az-tdx-vtpm`.
 
     Raises:
-        ConfigInvalid: a value of a wrong type.
+        ConfigInvalid: an unknown name or a value of a wrong type.
     """
-    version = options.get("az_min_evidence_version", BOUND_VERSION)
+    _refuse_unknown(options, DCAP | {_MIN_VERSION}, Tee.AZ_TDX_VTPM)
+    dcap = read_dcap_options({"allow_trailing_bytes": True, **options}, Tee.AZ_TDX_VTPM)
+    return AzTdxOptions(dcap, _min_version(options, Tee.AZ_TDX_VTPM))
+
+
+def _min_version(options: Mapping[str, Any], tee: Tee) -> int:
+    version = options.get(_MIN_VERSION, BOUND_VERSION)
     if type(version) is not int or not 0 <= version <= BOUND_VERSION:
-        raise ConfigInvalid(f"{tee}: az_min_evidence_version is not 0, 1 or 2")
-    waived = options.get("allow_unchecked_revocation", [])
-    if not isinstance(waived, list | tuple) or not all(isinstance(name, str) for name in waived):
-        raise ConfigInvalid(f"{tee}: allow_unchecked_revocation is not a list of texts")
-    if strangers := set(waived) - set(Tee):
-        raise ConfigInvalid(f"{tee}: allow_unchecked_revocation names unknown TEEs {sorted(strangers)}")
-    return CommonOptions(version, tee in waived)
+        raise ConfigInvalid(f"{tee}: {_MIN_VERSION} is not 0, 1 or 2")
+    return version
 
 
-def _refuse_unknown(options: Mapping[str, Any], known: set[str], tee: Tee) -> None:
+def _refuse_unknown(options: Mapping[str, Any], known: frozenset[str], tee: Tee) -> None:
     if unknown := set(options) - known:
         raise ConfigInvalid(f"{tee}: unknown options {sorted(unknown)}")

@@ -54,7 +54,7 @@ class AzSnpVerifier:
 
     def __init__(self, roots: Mapping[AmdProduct, AmdRoots], options: AzSnpOptions) -> None:
         self._options = options
-        self._reports = ReportVerifier(roots)
+        self._reports = ReportVerifier(roots, allowed_chip_ids=options.report.allowed_chip_ids)
         self._latest = threading.local()
 
     def needs(self, evidence: Evidence) -> Sequence[EndorsementNeed]:
@@ -84,7 +84,7 @@ class AzSnpVerifier:
         claims = {
             **self._hardware_claims(found.report, endorsed.vek),
             **vtpm_claims(found.opened, quoted, found.presented, binding),
-            **self._options.common.revocation_claims(is_checked=endorsed.is_revocation_checked),
+            **self._options.report.revocation_claims(is_checked=endorsed.is_revocation_checked),
         }
         return [VerifiedClaims(Tee.AZ_SNP_VTPM, "cpu", claims)]
 
@@ -102,9 +102,9 @@ class AzSnpVerifier:
         return found if latest is evidence and found is not None else self._read(evidence)
 
     def _read(self, evidence: Evidence) -> _Read:
-        presented = read_snp(evidence.body, self._options.common.min_version)
+        presented = read_snp(evidence.body, self._options.min_version)
         opened = open_hcl_report(presented, ReportType.SNP)
-        report = parse(opened.hcl.hardware_report, self._options.v2_product)
+        report = parse(opened.hcl.hardware_report, self._options.report.v2_product)
         vek = None if presented.vcek is None else Vek(VekKind.VCEK, presented.vcek)
         return _Read(presented, opened, report, vek)
 

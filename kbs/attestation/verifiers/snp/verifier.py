@@ -25,7 +25,9 @@ class SnpVerifier:
 
     def __init__(self, roots: Mapping[AmdProduct, AmdRoots], options: SnpOptions) -> None:
         self._options = options
-        self._reports = ReportVerifier(roots, vlek_csp_ids=options.vlek_csp_ids)
+        self._reports = ReportVerifier(
+            roots, vlek_csp_ids=options.vlek_csp_ids, allowed_chip_ids=options.report.allowed_chip_ids
+        )
         self._latest = threading.local()
 
     def needs(self, evidence: Evidence) -> Sequence[EndorsementNeed]:
@@ -58,7 +60,7 @@ class SnpVerifier:
             "report_data": report.report_data.hex(),
             "init_data": report.host_data.hex(),
             "binding": "not_checked" if binding.report_data is None else "checked",
-            **self._revocation_claims(is_checked=endorsed.is_revocation_checked),
+            **self._options.report.revocation_claims(is_checked=endorsed.is_revocation_checked),
         }
         return [VerifiedClaims(Tee.SNP, "cpu", claims)]
 
@@ -77,11 +79,5 @@ class SnpVerifier:
         return presented if latest is evidence and presented is not None else self._read(evidence)
 
     def _read(self, evidence: Evidence) -> Presented:
-        return read(evidence.body, self._options.v2_product, allow_trailing_bytes=self._options.allow_trailing_bytes)
-
-    def _revocation_claims(self, *, is_checked: bool) -> dict[str, Json]:
-        if is_checked:
-            return {"revocation": "checked"}
-        if self._options.waive_revocation:
-            return {"revocation": "not_checked", "revocation_waived": True}
-        return {"revocation": "not_checked"}
+        options = self._options
+        return read(evidence.body, options.report.v2_product, allow_trailing_bytes=options.allow_trailing_bytes)

@@ -18,6 +18,7 @@ from kbs.client.attesters.snp import CSP_ID, SoftwareSnp
 from kbs.errors import (
     BindingMismatch,
     ChainInvalid,
+    ChipNotAllowed,
     ConfigInvalid,
     EndorsementMissing,
     EndorsementRevoked,
@@ -113,6 +114,21 @@ def test_vlek_names_no_chip_and_an_allowed_provider() -> None:
     for allowed in ([], ["CN=other"], [CSP_ID.lower()], [CSP_ID + " "]):
         with pytest.raises(SignerNotTrusted):
             verify(vlek.evidence(NONCE), vlek, snp_vlek_csp_ids=allowed)
+
+
+def test_chips_that_may_attest() -> None:
+    milan, turin, vlek = attester(), attester("Turin"), attester(kind="vlek")
+    allowed = [milan.chip_id.hex().upper(), turin.chip_id[:8].hex()]
+    for source in (milan, turin):
+        claims = verify(source.evidence(NONCE), source, snp_allowed_chip_ids=allowed)
+        assert claims["chip_id"] == source.chip_id.hex()
+        for others in ([], ["00" * 64], [bytes(range(2, 66)).hex()]):
+            with pytest.raises(ChipNotAllowed):
+                verify(source.evidence(NONCE), source, snp_allowed_chip_ids=others)
+    assert verify(turin.evidence(NONCE), turin, snp_allowed_chip_ids=[turin.chip_id.hex()])
+    for listed in ([*allowed], ["00" * 64], ["00" * 8]):  # a VLEK vouches for a provider's machines, not for one
+        with pytest.raises(ChipNotAllowed):
+            verify(vlek.evidence(NONCE), vlek, snp_allowed_chip_ids=listed)
 
 
 def test_version_2_with_a_product() -> None:
@@ -287,6 +303,8 @@ def test_claims() -> None:
         {"unknown": 1}, {"snp_v2_product": "Turin"}, {"snp_v2_product": "milan"}, {"snp_v2_product": 1},
         {"snp_vlek_csp_ids": "CN=x"}, {"snp_vlek_csp_ids": [1]}, {"snp_vlek_csp_ids": [""]},
         {"allow_unchecked_revocation": ["snpp"]}, {"allow_unchecked_revocation": True},
+        {"snp_allowed_chip_ids": "00"}, {"snp_allowed_chip_ids": ["00"]}, {"snp_allowed_chip_ids": ["0g" * 64]},
+        {"snp_allowed_chip_ids": [bytes(64)]}, {"snp_allowed_chip_ids": None}, {"snp_allowed_chip_ids": [" " + "00" * 8]},
         {"allow_trailing_bytes": "yes"}, {"allow_trailing_bytes": 1},
     ],
 )  # fmt: skip
