@@ -30,7 +30,6 @@ def collateral_claims(verdict: QuoteVerdict, at: datetime, *, waive_revocation: 
     `collateral_expiration_status` is always "0": collateral past its dates is refused.
     """
     evaluation, facts = verdict.evaluation, verdict.facts
-    issued = [each.not_before for each in facts.validities]
     claims: dict[str, Json] = {
         **_verdict_claims(evaluation.verdict, ""),
         **({} if evaluation.current is None else _verdict_claims(evaluation.current, "_current")),
@@ -39,9 +38,9 @@ def collateral_claims(verdict: QuoteVerdict, at: datetime, *, waive_revocation: 
         "platform_tcb_status": str(evaluation.platform.status),
         "qe_tcb_status": str(evaluation.qe.status),
         "collateral_expiration_status": "0",
-        "earliest_issue_date": rfc3339(min(issued)),
-        "latest_issue_date": rfc3339(max(issued)),
-        "earliest_expiration_date": rfc3339(min(each.not_after for each in facts.validities)),
+        "earliest_issue_date": rfc3339(facts.earliest_issue),
+        "latest_issue_date": rfc3339(facts.latest_issue),
+        "earliest_expiration_date": rfc3339(facts.earliest_expiration),
         "tcb_eval_num": facts.tcb_evaluation_number,
         "qe_tcb_eval_num": facts.qe_evaluation_number,
         "root_key_id": facts.root_key_id.hex(),
@@ -61,8 +60,8 @@ def collateral_claims(verdict: QuoteVerdict, at: datetime, *, waive_revocation: 
 
 
 def rfc3339(moment: datetime) -> str:
-    """UTC to the second, with `Z`."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
+    """To the second, with `Z`. `moment`: in UTC."""
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _verdict_claims(verdict: TcbVerdict, suffix: str) -> dict[str, Json]:

@@ -13,20 +13,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from kbs import strict_json
 from kbs.attestation.dcap.levels import EnclaveLevel, LevelStatus, PlatformLevel, TcbStatus, TdxModule
 from kbs.attestation.dcap.pck import check_end_entity, key_of
+from kbs.attestation.dcap.signatures import verify_p256
 from kbs.attestation.endorsements.intel import IntelTee, unpack_document
 from kbs.attestation.x509 import X509_ERRORS, CertificatePath, PathVerifier, common_name, load_certificates
-from kbs.errors import ChainInvalid, MalformedMessage, PayloadTooLarge
+from kbs.errors import ChainInvalid, MalformedMessage, PayloadTooLarge, SignatureInvalid
 
 SIGNER_NAME: Final = "Intel SGX TCB Signing"
-_ECDSA: Final = ec.ECDSA(SHA256())
 
 _Hex2 = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{4}\Z")]
 _Hex4 = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{8}\Z")]
@@ -176,9 +172,9 @@ def read_tcb_info(item: bytes, paths: PathVerifier, at: datetime) -> TcbInfo:
     """
     try:
         document = unpack_document(item)
-        body = _strict(document.body.encode(), _TcbInfoBody)
+        body = _body(document.body, _TcbInfoBody)
         path = _verify(document.issuer_chain, bytes(body.tcbInfo), body.signature, paths, at)
-        info = _strict(bytes(body.tcbInfo), _TcbInfo)
+        info = _typed(body.tcbInfo, _TcbInfo)
     except ValueError as err:
         raise ChainInvalid("TCB info does not parse") from err
     tee = IntelTee.TDX if info.id == "TDX" else IntelTee.SGX
@@ -203,9 +199,9 @@ def read_qe_identity(item: bytes, paths: PathVerifier, at: datetime) -> QeIdenti
     """An item under `intel/qe-identity/…`; otherwise as `read_tcb_info`."""
     try:
         document = unpack_document(item)
-        body = _strict(document.body.encode(), _QeIdentityBody)
+        body = _body(document.body, _QeIdentityBody)
         path = _verify(document.issuer_chain, bytes(body.enclaveIdentity), body.signature, paths, at)
-        identity = _strict(bytes(body.enclaveIdentity), _QeIdentity)
+        identity = _typed(body.enclaveIdentity, _QeIdentity)
     except ValueError as err:
         raise ChainInvalid("QE identity does not parse") from err
     return QeIdentity(
@@ -224,16 +220,29 @@ def read_qe_identity(item: bytes, paths: PathVerifier, at: datetime) -> QeIdenti
 _T = TypeVar("_T")
 
 
-def _strict(data: bytes, kind: type[_T]) -> _T:
+def _body(text: str, kind: type[_T]) -> _T:
     """Decode after the strict decoder did: the typed one alone takes the last of two members of one name.
 
     Raises:
-        ValueError: not such a document. Without its cause, which would carry the input.
+        ValueError: not such a body.
     """
+    data = text.encode()
     try:
         strict_json.decode(data)
+    except (MalformedMessage, PayloadTooLarge):
+        raise ValueError("not JSON") from None
+    return _typed(data, kind)
+
+
+def _typed(data: bytes | msgspec.Raw, kind: type[_T]) -> _T:
+    """Decode what the strict decoder took already.
+
+    Raises:
+        ValueError: not of that type. Without its cause, which would carry the input.
+    """
+    try:
         return msgspec.json.decode(data, type=kind)
-    except (MalformedMessage, PayloadTooLarge, msgspec.MsgspecError):
+    except msgspec.MsgspecError:
         raise ValueError("not a document of this kind") from None
 
 
@@ -256,15 +265,10 @@ def _verify(chain: str, inner: bytes, signature: str, paths: PathVerifier, at: d
     if len(path.certificates) != 2:
         raise ChainInvalid("TCB signing certificate is not issued by the root itself")
     try:
-        key.verify(dss_signature(bytes.fromhex(signature)), inner, _ECDSA)
-    except InvalidSignature as err:
+        verify_p256(key, bytes.fromhex(signature), inner, "collateral")
+    except SignatureInvalid as err:
         raise ChainInvalid("signature of the collateral does not verify") from err
     return path
-
-
-def dss_signature(raw: bytes) -> bytes:
-    """The 64 bytes r ‖ s, big-endian, in the form that the library takes."""
-    return encode_dss_signature(int.from_bytes(raw[:32]), int.from_bytes(raw[32:]))
 
 
 def _signed(path: CertificatePath, document: _TcbInfo | _QeIdentity) -> Signed:

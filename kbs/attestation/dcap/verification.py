@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256, sha384
-from hmac import compare_digest
+from hashlib import sha384
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from kbs.attestation.dcap.collateral import QeIdentity, Signed, TcbInfo, dss_signature, read_qe_identity, read_tcb_info
+from kbs.attestation.dcap.collateral import QeIdentity, Signed, TcbInfo, read_qe_identity, read_tcb_info
 from kbs.attestation.dcap.evaluation import Evaluation, check_qe, evaluate
 from kbs.attestation.dcap.pck import PckChain, issuer_of, key_of, load_pck_chain, read_platform, verify_pck_chain
-from kbs.attestation.dcap.quote import Quote, TdReport, parse_enclave_report
+from kbs.attestation.dcap.quote import Quote, TdReport
 from kbs.attestation.dcap.remembered import Remembered
+from kbs.attestation.dcap.signatures import certified_key, check_quote_signature
 from kbs.attestation.endorsements.intel import (
     ROOT_CRL,
     PckCa,
@@ -40,11 +38,9 @@ from kbs.errors import (
     EndorsementExpired,
     EndorsementMissing,
     EvidenceMalformed,
-    SignatureInvalid,
     TcbMismatch,
 )
 
-_ECDSA: Final = ec.ECDSA(SHA256())
 _PLATFORMS: Final = 1024  # remembered; about 8 KiB each
 _DOCUMENTS: Final = 256  # of each kind: platform families, lists, and their successors
 
@@ -70,9 +66,16 @@ class Validity:
 
 @dataclass(frozen=True, slots=True)
 class CollateralFacts:
-    """What the collateral says of itself. `root_key_id`: SHA-384 of the root's public key as an uncompressed point."""
+    """What the collateral says of itself.
+
+    validities: of every certificate, list and document; the three dates beside them sum them up.
+    root_key_id: SHA-384 of the root's public key as an uncompressed point.
+    """
 
     validities: tuple[Validity, ...]
+    earliest_issue: datetime
+    latest_issue: datetime
+    earliest_expiration: datetime
     tcb_evaluation_number: int
     qe_evaluation_number: int
     root_key_id: bytes
@@ -85,6 +88,8 @@ class CollateralFacts:
         Raises:
             EndorsementExpired.
         """
+        if self.latest_issue <= at <= self.earliest_expiration:
+            return
         for each in self.validities:
             if not each.not_before <= at <= each.not_after:
                 raise EndorsementExpired(f"{each.name} is outside its validity")
@@ -187,7 +192,7 @@ class QuoteVerifier:
         if min(facts.tcb_evaluation_number, facts.qe_evaluation_number) < options.minimum_evaluation_number:
             raise TcbMismatch("TCB info or QE identity is of an edition below the minimum")
         # 9.
-        _verify_signature(established.key, quote.signature, quote.signed, "quote")
+        check_quote_signature(quote, established.key)
         if found is None:  # not before: what is not signed could fill the memory
             self._established.put(key, established)
         return QuoteVerdict(quote, chain, established.evaluation, established.facts, established.is_revocation_checked)
@@ -225,21 +230,20 @@ class QuoteVerifier:
             raise ChainInvalid("TCB info or QE identity is for another TEE")
         # 4.
         _check_revocation(chain, (info.signed, identity.signed), lists, at)
-        # 7.
-        _verify_signature(chain.key, quote.qe_signature, quote.qe_report, "report of the quoting enclave")
-        # 8.
-        qe_report = parse_enclave_report(quote.qe_report)
-        expected = sha256(quote.attestation_key + quote.qe_auth_data).digest().ljust(64, b"\0")
-        if not compare_digest(qe_report.report_data, expected):
-            raise SignatureInvalid("report of the quoting enclave does not vouch for the attestation key")
+        # 7, 8.
+        key, qe_report = certified_key(quote, chain.key)
         # 10 to 18.
         evaluation = evaluate(chain.platform, quote.body, info, check_qe(qe_report, identity))
+        validities = tuple(_validities(chain, info.signed, identity.signed, lists))
         return _Established(
-            key=_attestation_key(quote.attestation_key),
+            key=key,
             pck=chain,
             evaluation=evaluation,
             facts=CollateralFacts(
-                validities=tuple(_validities(chain, info.signed, identity.signed, lists)),
+                validities=validities,
+                earliest_issue=min(each.not_before for each in validities),
+                latest_issue=max(each.not_before for each in validities),
+                earliest_expiration=min(each.not_after for each in validities),
                 tcb_evaluation_number=info.signed.evaluation_number,
                 qe_evaluation_number=identity.signed.evaluation_number,
                 root_key_id=self._root_key_id,
@@ -317,17 +321,3 @@ def _validities(chain: PckChain, tcb: Signed, qe: Signed, lists: _Lists) -> Iter
     for name, found in (("root revocation list", lists.root), ("PCK revocation list", lists.pck)):
         if found is not None:
             yield Validity(name, found.this_update, found.next_update)
-
-
-def _attestation_key(point: bytes) -> ec.EllipticCurvePublicKey:
-    try:
-        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + point)
-    except ValueError as err:
-        raise SignatureInvalid("attestation key of the quote is no point on P-256") from err
-
-
-def _verify_signature(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes, subject: str) -> None:
-    try:
-        key.verify(dss_signature(signature), signed, _ECDSA)
-    except InvalidSignature as err:
-        raise SignatureInvalid(f"signature of the {subject} does not verify") from err
