@@ -17,7 +17,7 @@ from tests.fakes.swtpm import Swtpm
 
 def find_swtpm() -> Path | None:
     """KBS_SWTPM, else `swtpm` on PATH."""
-    for candidate in (os.environ.get("KBS_SWTPM"), shutil.which("swtpm"), "/usr/bin/swtpm"):
+    for candidate in (os.environ.get("KBS_SWTPM"), shutil.which("swtpm")):
         if candidate and os.access(candidate, os.X_OK):
             return Path(candidate)
     return None
