@@ -20,7 +20,6 @@ from typing import Final
 from kbs.attestation.event_log import details as decoders
 from kbs.attestation.event_log.algorithms import Algorithm
 from kbs.attestation.event_log.event_types import (
-    EV_EFI_VARIABLE_AUTHORITY,
     EV_EFI_VARIABLE_BOOT,
     EV_EVENT_TAG,
     EV_IPL,
@@ -33,7 +32,7 @@ from kbs.attestation.model import Json
 UNKNOWN: Final = "unknown"
 WHOLE: Final = "event"
 
-_PARTS_OF: Final = frozenset({EV_EFI_VARIABLE_BOOT, EV_EFI_VARIABLE_AUTHORITY, EV_EVENT_TAG, EV_IPL})
+_PARTS_OF: Final = frozenset({EV_EFI_VARIABLE_BOOT, EV_EVENT_TAG, EV_IPL})
 _TAGGED_HEAD: Final = 8  # bytes of tag and size
 _LABELLED: Final = re.compile(rb"[a-z_]{1,32}(:?) ([^\0]*)")
 

@@ -133,6 +133,7 @@ def _text(log: bytes) -> Iterator[Entry]:
         words = match[4].split(b" ")
         if names is None:
             raise EventLogMalformed("IMA list has an entry of an unknown template")
+        words += [b""] * (len(names) - len(words))  # empty fields at the end, whose spaces somebody trimmed
         if len(words) != len(names):
             raise EventLogMalformed("IMA list has an entry of a wrong length")
         fields = {name: _field(template, name, word) for name, word in zip(names, words, strict=True)}

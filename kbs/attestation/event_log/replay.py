@@ -89,7 +89,7 @@ def replay(
             for index in sorted(quoted)
         ),
         unlogged=unlogged,
-        secure_boot=secure_boot[0] if len(secure_boot) == 1 else None,
+        secure_boot=secure_boot[0] if len(secure_boot) == 1 and secure_boot_register in closed else None,
     )
 
 
