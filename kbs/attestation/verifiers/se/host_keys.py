@@ -176,12 +176,12 @@ def _is_signed(certificate: x509.Certificate, service: x509.Certificate) -> bool
     """Whether the document is the service's: name, hash of the SHA-2 family, signature."""
     if not is_name_of_service(certificate.issuer, service):
         return False
-    key, algorithm = service.public_key(), certificate.signature_hash_algorithm
-    if not isinstance(algorithm, _HASHES):
-        return False
     signature, signed = certificate.signature, certificate.tbs_certificate_bytes
     try:
+        key, algorithm = service.public_key(), certificate.signature_hash_algorithm
         parameters = certificate.signature_algorithm_parameters
+        if not isinstance(algorithm, _HASHES):
+            return False
         if isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, padding.PKCS1v15 | padding.PSS):
             key.verify(signature, signed, parameters, algorithm)
             return key.key_size >= _MIN_RSA_BITS

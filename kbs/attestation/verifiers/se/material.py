@@ -20,6 +20,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +31,13 @@ from kbs.attestation.endorsements.pinned import pinned
 from kbs.attestation.verifiers.se.arcb import MAX_HOST_KEYS
 from kbs.attestation.verifiers.se.host_keys import HostKeyDocuments
 from kbs.attestation.verifiers.se.image_header import ImageHeader, read_image_header
-from kbs.attestation.x509 import load_certificate, load_crl
+from kbs.attestation.x509 import X509_ERRORS, load_certificate, load_crl
 from kbs.errors import ConfigInvalid
 
 _ROOT: Final = "digicert_trusted_root_g4"
 _MAX_FILE: Final = 8 << 20  # octets; DigiCert's lists have some hundred kB
 MAX_HEADERS: Final = 64
+_PATIENCE: Final = timedelta(seconds=1)
 _PEM: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
 _FOLDERS: Final = ("hkds", "certs", "crls", "hdr")
 _ROOT_FILE: Final = "root_ca.crt"
@@ -70,26 +72,30 @@ class Folder:
         self._path = path
         self._allow = allow_unchecked_revocation
         self._lock = threading.Lock()
+        self._looked: datetime | None = None
         self._seen = _state(path)
         self._read = _material_of(path, allow_unchecked_revocation=allow_unchecked_revocation)
 
-    def current(self) -> Material:
-        """What the folder holds now.
+    def current(self, at: datetime) -> Material:
+        """What the folder holds now, which is `at`.
 
         Raises:
             ConfigInvalid: it changed and cannot be used as it is.
         """
         with self._lock:
+            self._looked = at
             state = _state(self._path)
             if state != self._seen:
                 self._read = _material_of(self._path, allow_unchecked_revocation=self._allow)
                 self._seen = state
             return self._read
 
-    def latest(self) -> Material:
-        """The same; or what it held last, while it cannot be used as it is."""
+    def latest(self, at: datetime) -> Material:
+        """What it held less than a second ago; or when it could last be used."""
+        if self._looked is not None and abs(at - self._looked) < _PATIENCE:
+            return self._read
         try:
-            return self.current()
+            return self.current(at)
         except ConfigInvalid:
             return self._read
 
@@ -219,10 +225,14 @@ def _one_certificate(item: _Item) -> x509.Certificate:
 
 
 def _certificate(name: str, data: bytes) -> x509.Certificate:
+    """The library reads most parts on use; here all are, so that what is broken shows now."""
     try:
-        return load_certificate(data)
-    except ValueError:
+        certificate = load_certificate(data)
+        parts = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())
+        del parts
+    except X509_ERRORS:
         raise ConfigInvalid(f"se: {name} is not an X.509 certificate, PEM or DER") from None
+    return certificate
 
 
 def _lists(item: _Item) -> list[bytes]:

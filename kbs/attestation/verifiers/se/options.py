@@ -55,7 +55,7 @@ def read_options(given: VerifierOptions) -> SeOptions:
     if given.directory is not None and "se_issued" in options:
         raise ConfigInvalid("se: se_issued is for judging evidence by hand; a broker issues for itself")
     waived = options.get("allow_unchecked_revocation", ())
-    if not isinstance(waived, list | tuple) or not set(waived) <= set(Tee):
+    if not isinstance(waived, list | tuple) or not all(isinstance(each, str) and each in set(Tee) for each in waived):
         raise ConfigInvalid("se: allow_unchecked_revocation is not a list of TEE names")
     inline = anchors if INLINE & set(anchors) else None
     return SeOptions(

@@ -102,16 +102,16 @@ class SeVerifier:
         evidence: Evidence,
         endorsements: Endorsements,  # noqa: ARG002  the port's signature
         binding: Binding,
-        at: datetime,  # noqa: ARG002  dates were compared when the machine was asked
+        at: datetime,
     ) -> Sequence[VerifiedClaims]:
-        """Check measurement, hosts and binding. Numbers: verifiers 9.5.
+        """Check measurement, hosts and binding; dates were compared when the machine was asked. Numbers: verifiers 9.5.
 
         Raises:
             EvidenceRejected: the subclass names the cause. Whatever is wrong with the measurement, or with what went
                 into it, is one and the same refusal.
         """
         presented = read_evidence(evidence.body)
-        headers = self._headers()
+        headers = self._headers(at)
         # 1, 2, and of 4 the image header.
         issued, tags = self._recognise(presented, binding, headers)
         # 4.
@@ -141,7 +141,7 @@ class SeVerifier:
 
     def _usable(self, at: datetime) -> tuple[Material, UsableHostKeys]:
         try:
-            material = self._material.current() if isinstance(self._material, Folder) else self._material
+            material = self._material.current(at) if isinstance(self._material, Folder) else self._material
         except ConfigInvalid as err:
             raise EndorsementsUnavailable("SE: host keys are not to be had", operator_detail=str(err)) from err
         if material is None:
@@ -157,9 +157,9 @@ class SeVerifier:
             )
         return material, usable
 
-    def _headers(self) -> Mapping[bytes, frozenset[bytes]] | None:
+    def _headers(self, at: datetime) -> Mapping[bytes, frozenset[bytes]] | None:
         """Tags of the images that may run, with the hosts they were made for; None: no list is configured."""
-        material = self._material.latest() if isinstance(self._material, Folder) else self._material
+        material = self._material.latest(at) if isinstance(self._material, Folder) else self._material
         return None if material is None else {header.tags: header.host_keys for header in material.headers}
 
     def _recognise(
