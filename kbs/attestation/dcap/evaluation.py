@@ -211,5 +211,6 @@ def _current(pck: PckPlatform, body: TdReport | EnclaveReport, info: TcbInfo, qe
     return _verdict(_converge(_converge(platform.status, module.status), qe.status), platform, module, qe)
 
 
-def _is_equal_under(mask: bytes, one: bytes, other: bytes) -> bool:
-    return all((a ^ b) & m == 0 for a, b, m in zip(one, other, mask, strict=True))
+def _is_equal_under(mask: bytes, value: bytes, expected: bytes) -> bool:
+    """Whether the value is what is expected where the mask has ones; there must be nothing expected elsewhere."""
+    return all(a & m == b for a, b, m in zip(value, expected, mask, strict=True))
