@@ -174,6 +174,7 @@ table("az-snp-vtpm") := {
 	"executables": {"must": [
 		["measurement", "in", "measurement"],
 		[["tpm", "pcr11"], "in", "snp_pcr11"],
+		["boot_measured", "is", true],
 	]},
 	"hardware": {"must": [
 		["binding", "is", "checked"],
@@ -199,7 +200,10 @@ table("az-snp-vtpm") := {
 }
 
 table("az-tdx-vtpm") := {
-	"executables": {"must": [[["tpm", "pcr11"], "in", "tdx_pcr11"]]},
+	"executables": {"must": [
+		[["tpm", "pcr11"], "in", "tdx_pcr11"],
+		["boot_measured", "is", true],
+	]},
 	"hardware": {"must": [
 		["binding", "is", "checked"],
 		["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
@@ -212,6 +216,7 @@ table("az-tdx-vtpm") := {
 	"configuration": {"must": [
 		[["td_attributes", "debug"], "is", false],
 		[["quote", "body", "td_attributes"], "begins", "00"],
+		[["td_attributes", "migratable"], "is", false],
 		["secure-boot", "is", true],
 		[["quote", "body", "xfam"], "in", "xfam"],
 	]},

@@ -13,6 +13,9 @@ from kbs.errors import EvidenceMalformed, InitDataMismatch, SignatureInvalid
 ALL_PCRS: Final = tuple(range(24))  # PC Client platforms have 24
 INIT_DATA_PCR: Final = 8
 
+_FIRMWARE_PCRS: Final = range(8)
+_UNUSED: Final = (bytes(32), b"\xff" * 32)
+
 
 def check_pcrs(
     quote: Quote,
@@ -50,6 +53,15 @@ def check_pcrs(
 def extend(value: bytes, digest: bytes, bank: HashAlgorithm = HashAlgorithm.SHA256) -> bytes:
     """What a PCR holds after TPM2_PCR_Extend (Part 1, 17.2)."""
     return bank.digest(value + digest)
+
+
+def is_boot_measured(pcrs: Mapping[int, bytes]) -> bool:
+    """Whether something was extended into each of PCR 0 to 7 of the SHA-256 bank.
+
+    Firmware that measures ends each with a separator (TCG PC Client Platform Firmware Profile, 3.3.4). Where it does
+    not, whatever runs first writes the values that a policy later takes for those of the boot.
+    """
+    return not any(pcrs[index] in _UNUSED for index in _FIRMWARE_PCRS)
 
 
 def check_init_data(value: bytes, digest: bytes) -> None:

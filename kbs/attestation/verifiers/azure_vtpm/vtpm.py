@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kbs.attestation.model import Binding, Json
-from kbs.attestation.tpm.pcrs import INIT_DATA_PCR, check_init_data, check_pcrs
+from kbs.attestation.tpm.pcrs import INIT_DATA_PCR, check_init_data, check_pcrs, is_boot_measured
 from kbs.attestation.tpm.quote import Quote, check_nonce, parse_quote
 from kbs.attestation.tpm.signature import rsassa_sha256, verify_signature
 from kbs.attestation.tpm.wire import HashAlgorithm
@@ -87,9 +87,9 @@ def _check_user_data(runtime: RuntimeData, quote: Quote) -> None:
 def vtpm_claims(opened: Opened, quoted: Quoted, presented: Presented, binding: Binding) -> dict[str, Json]:
     """What the vTPM and the paravisor say.
 
-    `report_data` is the quote's nonce and `init_data` PCR 8, both hex. `tpm` holds `pcr00` to `pcr23` (hex) and what
-    tells a reboot or a roll-back: `reset_count`, `restart_count`, `clock` (milliseconds), `clock_safe`. `secure-boot`
-    is there only if the paravisor says it.
+    `report_data` is the quote's nonce and `init_data` PCR 8, both hex. `tpm` holds `pcr00` to `pcr23` (hex) and, in
+    `clock`, what tells a reboot or a roll-back. `boot_measured`: see `is_boot_measured`. `secure-boot` is there only if
+    the paravisor says it.
     """
     clock = quoted.quote.clock
     claims: dict[str, Json] = {
@@ -97,11 +97,14 @@ def vtpm_claims(opened: Opened, quoted: Quoted, presented: Presented, binding: B
         "init_data": quoted.pcrs[INIT_DATA_PCR].hex(),
         "tpm": {
             **{f"pcr{index:02}": value.hex() for index, value in quoted.pcrs.items()},
-            "reset_count": clock.reset_count,
-            "restart_count": clock.restart_count,
-            "clock": clock.clock,
-            "clock_safe": clock.is_safe,
+            "clock": {
+                "milliseconds": clock.clock,
+                "reset_count": clock.reset_count,
+                "restart_count": clock.restart_count,
+                "safe": clock.is_safe,
+            },
         },
+        "boot_measured": is_boot_measured(quoted.pcrs),
         "vm-configuration": dict(opened.runtime.configuration),
         "evidence_version": presented.version,
         "binding": "not_checked" if binding.report_data is None else "checked",

@@ -6,12 +6,9 @@ import base64
 from collections.abc import Mapping
 
 from kbs.attestation.model import Json
-from kbs.attestation.tpm.pcrs import INIT_DATA_PCR
+from kbs.attestation.tpm.pcrs import INIT_DATA_PCR, is_boot_measured
 from kbs.attestation.verifiers.tpm.evidence import Presented
 from kbs.attestation.verifiers.tpm.trust import TrustedKey, certificate_claims
-
-_FIRMWARE_PCRS = range(8)
-_UNUSED = (bytes(32), b"\xff" * 32)
 
 
 def claims_of(presented: Presented, pcrs: Mapping[int, bytes], signer: TrustedKey) -> dict[str, Json]:
@@ -40,12 +37,3 @@ def claims_of(presented: Presented, pcrs: Mapping[int, bytes], signer: TrustedKe
     if signer.certificate is not None:
         claims["ak_certificate"] = certificate_claims(signer.certificate)
     return claims
-
-
-def is_boot_measured(pcrs: Mapping[int, bytes]) -> bool:
-    """Whether something was extended into each of PCR 0 to 7.
-
-    Firmware that measures ends each with a separator (TCG PC Client Platform Firmware Profile, 3.3.4). Where it does
-    not, whatever runs first writes the values that a policy later takes for those of the boot.
-    """
-    return not any(pcrs[index] in _UNUSED for index in _FIRMWARE_PCRS)

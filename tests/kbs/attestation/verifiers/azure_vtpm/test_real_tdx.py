@@ -42,7 +42,7 @@ def test_real_evidence_is_accepted_and_out_of_date(name: str) -> None:
         "tcb_status": "OutOfDate", "platform_tcb_status": "OutOfDate", "tdx_module_tcb_status": "OutOfDate",
         "qe_tcb_status": "UpToDate", "tcb_eval_num": 17, "tcb_date": "2023-08-09T00:00:00Z", "secure-boot": True,
         "report_data": NONCE.hex(), "init_data": "00" * 32, "revocation": "checked", "tdreport_complete": True,
-        "trailing_bytes": 70, "evidence_version": int(name[1]),
+        "trailing_bytes": 70, "boot_measured": True, "evidence_version": int(name[1]),
     }.items()  # fmt: skip
     assert len(claims["advisory_ids"]) == 3
     assert claims["td_attributes"]["septve_disable"] is False  # the paravisor takes these exceptions

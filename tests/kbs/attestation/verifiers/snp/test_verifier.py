@@ -304,7 +304,7 @@ def test_claims() -> None:
         {"snp_vlek_csp_ids": "CN=x"}, {"snp_vlek_csp_ids": [1]}, {"snp_vlek_csp_ids": [""]},
         {"allow_unchecked_revocation": ["snpp"]}, {"allow_unchecked_revocation": True},
         {"snp_allowed_chip_ids": "00"}, {"snp_allowed_chip_ids": ["00"]}, {"snp_allowed_chip_ids": ["0g" * 64]},
-        {"snp_allowed_chip_ids": [bytes(64)]}, {"snp_allowed_chip_ids": None}, {"snp_allowed_chip_ids": [" " + "00" * 8]},
+        {"snp_allowed_chip_ids": [bytes(64)]}, {"snp_allowed_chip_ids": None}, {"snp_allowed_chip_ids": ["0x00"]},
         {"allow_trailing_bytes": "yes"}, {"allow_trailing_bytes": 1},
     ],
 )  # fmt: skip
