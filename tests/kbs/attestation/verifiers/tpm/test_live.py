@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from kbs.attestation.tpm.public import check_attestation_attributes, parse_public
+from kbs.client.admin import AdminClient
 from kbs.client.errors import AttestationRefused, PolicyDenied
+from kbs.client.guest import GuestClient
 from tests.fakes.broker import BrokerUnderTest, Edge, reference_message
+from tests.fakes.running_broker import RunningBroker
 from tests.fakes.swtpm import AttestationKey, Swtpm, SwtpmAttester, TpmError, evidence
 
 INIT_DATA = 'algorithm = "sha256"\nversion = "0.1.0"\n\n[data]\n"aa.toml" = "x = 1"\n'
@@ -185,3 +188,23 @@ def test_every_scheme(scheme: str, new_tpm: NewTpm, tmp_path: Path) -> None:
         assert site.guest(machine.attester()).get_resource("default/key/1") == b"a secret"
     finally:
         site.broker.close()
+
+
+@pytest.mark.server
+@pytest.mark.enable_socket
+def test_over_tls_with_worker_processes(tmp_path: Path, machine: Machine) -> None:
+    anchors = tmp_path / "aks.json"
+    anchors.write_text(json.dumps({"trusted_aks": [base64.b64encode(machine.key.spki).decode()]}))
+    settings = {"KBS__ATTESTATION__TEES": '["tpm"]', "KBS__ATTESTATION__ANCHORS__TPM": str(anchors)}
+    server = RunningBroker(tmp_path / "data", settings=settings)
+    try:
+        with AdminClient(server.url, token=server.admin_token, ca_file=server.ca) as admin:
+            admin.set_resource("default/key/1", b"a secret")
+            admin.set_reference_values({"tpm_pcr11": [machine.tpm.read_pcrs()[11].hex()]})
+        with GuestClient(server.url, ca_file=server.ca, tee="tpm", attester=machine.attester()) as guest:
+            assert guest.get_resource("default/key/1") == b"a secret"
+            machine.tpm.extend(4, bytes(32))
+            with pytest.raises(AttestationRefused, match="event log"):
+                guest.attest()
+    finally:
+        assert server.stop() == 0
