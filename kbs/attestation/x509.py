@@ -81,12 +81,15 @@ def load_certificate(data: bytes) -> x509.Certificate:
     """Read one certificate, DER or PEM.
 
     Raises:
-        ValueError: anything else, a second one and trailing bytes included.
+        ValueError: anything else, a second one, trailing bytes and extensions that do not parse included.
     """
     load = x509.load_pem_x509_certificate if _is_pem(data, b"CERTIFICATE") else x509.load_der_x509_certificate
     with _tolerating_serial_zero():
         try:
-            return load(data)
+            certificate = load(data)
+            # Read now, and remembered by the library: an authority key identifier may name a serial number as well.
+            _ = certificate.extensions
+            return certificate
         except X509_ERRORS as err:
             raise ValueError("not an X.509 certificate") from err
 

@@ -293,6 +293,25 @@ def test_what_is_no_list_is_refused(data: bytes) -> None:
         read_revocation_list(data, LOW.certificate)
 
 
+def test_a_serial_number_below_zero_in_a_key_identifier_is_no_warning() -> None:
+    """`cryptography` warns of it when extensions are first read, and warnings must not escape a verifier."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    identifier = x509.AuthorityKeyIdentifier(b"k" * 20, [x509.DirectoryName(name("issuer"))], 0x1122334455667788)
+    der = make("identified", None, key, extensions=((identifier, False),)).certificate.public_bytes(Encoding.DER)
+    negative = der.replace(bytes.fromhex("82081122334455667788"), bytes.fromhex("8208f122334455667788"))
+    assert negative != der
+    assert len(load_certificate(negative).extensions) == len(load_certificate(der).extensions)
+
+
+def test_extensions_that_do_not_parse_are_refused_when_read() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    broken = x509.UnrecognizedExtension(ExtensionOID.KEY_USAGE, b"\x02\x01\x01")
+    for extra in ((broken, False), (x509.UnrecognizedExtension(ExtensionOID.BASIC_CONSTRAINTS, b""), True)):
+        der = make("broken", None, key, extensions=(extra,), usage=None, ca=None).certificate.public_bytes(Encoding.DER)
+        with pytest.raises(ValueError):
+            load_certificate(der)
+
+
 def test_bundles_are_certificates_and_nothing_else() -> None:
     pem = b"".join(each.public_bytes(Encoding.PEM) for each in CHAIN)
     assert load_certificates(pem) == CHAIN

@@ -73,8 +73,7 @@ class ChainVerifier:
 
     def _read(self, document: Document, at: datetime) -> CertificatePath:
         try:
-            leaf = load_certificate(document.certificate)
-            bundle = [load_certificate(each) for each in document.bundle]
+            leaf, *bundle = map(load_certificate, (document.certificate, *document.bundle))
             _check_leaf(leaf)
         except X509_ERRORS as err:
             raise ChainInvalid("a certificate of the Nitro document does not parse") from err
