@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, VerifiedClaims, VerifierOptions
 from kbs.client.attesters.azure_vtpm import SoftwareAzSnp, SoftwareAzTdx
+from kbs.client.attesters.cca import SoftwareCca
 from kbs.client.attesters.csv import SoftwareCsv
 from kbs.client.attesters.hygondcu import SoftwareHygonDcu
+from kbs.client.attesters.nitro import SoftwareNitro
 from kbs.client.attesters.se import SoftwareSe
 from kbs.client.attesters.snp import SoftwareSnp, Validities
 from kbs.client.attesters.tpm import SoftwareTpm
@@ -53,10 +55,14 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
     "az-snp-v0": lambda: SoftwareAzSnp(version=0),
     "az-tdx": SoftwareAzTdx,
     "az-tdx-v0": lambda: SoftwareAzTdx(version=0),
+    "cca": SoftwareCca,
+    "cca-cose-key": lambda: SoftwareCca(generation="2023"),
     "csv-v1": lambda: SoftwareCsv(version=1),
     "csv-v2": lambda: SoftwareCsv(version=2),
     "csv-v3": lambda: SoftwareCsv(version=3),
     "hygondcu": SoftwareHygonDcu,
+    "nitro": lambda: SoftwareNitro(clock=lambda: AT),
+    "nitro-tpm": lambda: SoftwareNitro(kind="nitrotpm", clock=lambda: AT),
     "sample": SoftwareSample,
     "sampledevice": lambda: SoftwareSample(is_device=True),
     "se": SoftwareSe,
@@ -67,13 +73,20 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
     "tpm": SoftwareTpm,
     "tpm-certified": lambda: SoftwareTpm(scheme="ecdsa", certified=True),
 }
-SIGNED = [name for name in ATTESTERS if name.startswith("snp")] + ["az-snp-v0", "az-tdx-v0"]  # in numbers
-BINDS_INIT_DATA = [*SIGNED, "az-snp", "az-tdx", "tpm", "tpm-certified"]
+SIGNED = [name for name in ATTESTERS if name.startswith("snp")] + [
+    "az-snp-v0",
+    "az-tdx-v0",
+    "cca",
+    "cca-cose-key",
+]  # in numbers
+BINDS_INIT_DATA = [*SIGNED, "nitro", "nitro-tpm", "az-snp", "az-tdx", "tpm", "tpm-certified"]
 CLASSES = {
     Tee.AZ_SNP_VTPM: "cpu",
     Tee.AZ_TDX_VTPM: "cpu",
+    Tee.CCA: "cpu",
     Tee.CSV: "cpu",
     Tee.HYGON_DCU: "dcu",
+    Tee.NITRO: "cpu",
     Tee.SAMPLE: "cpu",
     Tee.SAMPLE_DEVICE: "gpu",
     Tee.SE: "cpu",
