@@ -14,14 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cryptography import x509
-
 from kbs.attestation.model import Json
 from kbs.attestation.tpm.keys import MAX_KEY_SIZE
 from kbs.attestation.tpm.pcrs import ALL_PCRS
 from kbs.attestation.tpm.quote import Quote, parse_quote
 from kbs.attestation.tpm.signature import Signature, parse_signature
-from kbs.attestation.x509 import load_certificate
 from kbs.errors import EvidenceMalformed
 
 _MAX_STRUCTURE: Final = 2048  # octets of a quote or signature
@@ -35,8 +32,8 @@ _VALUE: Final = 64  # hex digits of a PCR value
 class Presented:
     """One piece of evidence, parsed.
 
-    ak: DER as sent. message: the signed octets, of which `quote` is the reading. values: as listed. chain: the
-    attestation key's certificate first; empty when none is sent.
+    ak: DER as sent. message: the signed octets, of which `quote` is the reading. values: as listed. chain: certificates
+    in DER, not parsed, the attestation key's own first and perhaps with zeros behind it; empty when none is sent.
     """
 
     ak: bytes
@@ -44,7 +41,7 @@ class Presented:
     quote: Quote
     signature: Signature
     values: tuple[bytes, ...]
-    chain: tuple[x509.Certificate, ...]
+    chain: tuple[bytes, ...]
     event_log: bytes | None
 
 
@@ -99,24 +96,10 @@ def _values(value: Any) -> tuple[bytes, ...]:
     return found
 
 
-def _chain(leaf: Any, others: Any) -> tuple[x509.Certificate, ...]:
+def _chain(leaf: Any, others: Any) -> tuple[bytes, ...]:
     if leaf is None and others is None:
         return ()
     others = [] if others is None else others
     if not isinstance(others, list) or len(others) > _MAX_CHAIN:
         raise EvidenceMalformed("ak_certificate_chain is not a short list")
-    return tuple(_certificate(value) for value in (leaf, *others))
-
-
-def _certificate(value: Any) -> x509.Certificate:
-    """A certificate read from a TPM's NV memory may be followed by zeros that fill its index."""
-    octets = _octets(value, "certificate of the attestation key", _MAX_CERTIFICATE)
-    try:
-        return load_certificate(octets[: _der_size(octets)] if not octets[_der_size(octets) :].strip(b"\0") else octets)
-    except ValueError:
-        raise EvidenceMalformed("certificate of the attestation key does not parse") from None
-
-
-def _der_size(octets: bytes) -> int:
-    """Octets of the outermost DER element when its length takes two octets, as every certificate's does."""
-    return 4 + int.from_bytes(octets[2:4], "big") if octets[:2] == b"\x30\x82" else len(octets)
+    return tuple(_octets(value, "certificate of the attestation key", _MAX_CERTIFICATE) for value in (leaf, *others))

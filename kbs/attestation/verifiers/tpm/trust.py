@@ -5,6 +5,8 @@ A bare public key in the evidence proves nothing: anybody can sign a made-up quo
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,10 +24,11 @@ from kbs.attestation.x509 import (
     PathVerifier,
     RevocationList,
     common_name,
+    load_certificate,
     read_revocation_list,
     serial_number,
 )
-from kbs.errors import ChainInvalid, SignerNotTrusted
+from kbs.errors import ChainInvalid, EvidenceMalformed, SignerNotTrusted
 
 _AK_PURPOSES: Final = {
     "2.23.133.8.3",  # tcg-kp-AIKCertificate (TCG EK Credential Profile; AIK certificate enrolment)
@@ -33,6 +36,15 @@ _AK_PURPOSES: Final = {
 }
 _CRITICAL: Final = frozenset({"2.5.29.37", "2.5.29.17"})  # extended key usage; alternative names, which name the TPM
 _MAX_LISTS: Final = 64
+_MAX_CHAINS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Certificates as parsed, the first of which is `key`'s. Where they lead is another question."""
+
+    key: AttestationKey
+    certificates: tuple[x509.Certificate, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +68,52 @@ class TrustInKeys:
         self._paths = PathVerifier(anchors.roots, critical=_CRITICAL) if anchors.roots else None
         self._crls = dict(anchors.crls)
         self._lists: dict[tuple[bytes, bytes], RevocationList] = {}
+        self._chains: OrderedDict[tuple[bytes, ...], _Chain] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def establish(self, ak: bytes, chain: Sequence[x509.Certificate], at: datetime) -> TrustedKey:
+    def establish(self, ak: bytes, chain: Sequence[bytes], at: datetime) -> TrustedKey:
         """Find a reason to trust the key.
 
         Args:
             ak: DER SubjectPublicKeyInfo, as sent.
-            chain: the key's certificate and those above it, as sent; may be empty.
+            chain: the key's certificate and those above it, DER, as sent; may be empty.
 
         Raises:
             SignerNotTrusted: neither enrolled nor certified by a configured root.
             EndorsementExpired, EndorsementRevoked: certified, but not any more.
-            ChainInvalid: the certificate is not one of this attestation key.
+            EvidenceMalformed, ChainInvalid: a certificate does not parse, or is not one of this attestation key.
         """
         enrolled = self._enrolled.get(ak)
         if enrolled is not None:
             return TrustedKey(enrolled)
         if self._paths is None or not chain:
             raise SignerNotTrusted("attestation key is not enrolled")
+        known = self._known(ak, chain)
         try:
-            key = _certified_key(chain[0], ak)
-        except X509_ERRORS as err:
-            raise ChainInvalid("certificate of the attestation key does not parse") from err
-        try:
-            path = self._paths.verify(chain[0], chain[1:], at)
+            path = self._paths.verify(known.certificates[0], known.certificates[1:], at)
         except ChainInvalid as err:
             raise SignerNotTrusted(
                 "attestation key is not enrolled, and its certificate leads to no trusted root"
             ) from err
-        return TrustedKey(key, path, self._check_revocation(path, at))
+        with self._lock:  # not before it leads somewhere: a stranger cannot fill it
+            self._chains[ak, *chain] = known
+            while len(self._chains) > _MAX_CHAINS:
+                self._chains.popitem(last=False)
+        return TrustedKey(known.key, path, self._check_revocation(path, at))
+
+    def _known(self, ak: bytes, chain: Sequence[bytes]) -> _Chain:
+        with self._lock:
+            found = self._chains.pop((ak, *chain), None)
+        if found is not None:
+            return found
+        try:
+            certificates = tuple(load_certificate(_without_padding(each)) for each in chain)
+        except ValueError:
+            raise EvidenceMalformed("certificate of the attestation key does not parse") from None
+        try:
+            return _Chain(_certified_key(certificates[0], ak), certificates)
+        except X509_ERRORS as err:
+            raise ChainInvalid("certificate of the attestation key does not parse") from err
 
     def _check_revocation(self, path: CertificatePath, at: datetime) -> bool:
         checked = 0
@@ -116,6 +145,12 @@ def certificate_claims(path: CertificatePath) -> Json:
         "serial_number": f"{serial_number(leaf):x}",
         "not_after": leaf.not_valid_after_utc.isoformat(),
     }
+
+
+def _without_padding(octets: bytes) -> bytes:
+    """A certificate read from a TPM's NV memory may be followed by the zeros that fill its index."""
+    size = 4 + int.from_bytes(octets[2:4], "big") if octets[:2] == b"\x30\x82" else len(octets)
+    return octets if octets[size:].strip(b"\0") else octets[:size]
 
 
 def _certified_key(certificate: x509.Certificate, ak: bytes) -> AttestationKey:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 from typing import Any
 
@@ -50,7 +49,7 @@ def test_members_that_must_be_there(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["ak_certificate", "ak_certificate_chain", "event_log"])
-@pytest.mark.parametrize("value", [1, [1], "!", {}, True, ["!"], [""], ["AAAA"], ["AAAA"] * 5])
+@pytest.mark.parametrize("value", [1, [1], "!", {}, True, ["!"], [""], ["AAAA"] * 5])
 def test_members_that_may_be_there(name: str, value: Any) -> None:
     with pytest.raises(EvidenceMalformed):
         read(with_member(name, value))
@@ -81,13 +80,3 @@ def test_pcr_values_are_64_hex_digits(value: Any) -> None:
 def test_there_are_24_pcr_values(count: int) -> None:
     with pytest.raises(EvidenceMalformed):
         read(with_member("tpm_quote.pcrs", [VALUE] * count))
-
-
-def test_zeros_behind_a_certificate_fill_its_index() -> None:
-    der = base64.b64decode(GOOD["ak_certificate"])
-    for size in (1, 700):
-        padded = base64.b64encode(der + bytes(size)).decode()
-        assert read(with_member("ak_certificate", padded)).chain == read(GOOD).chain
-    for tail in (b"\1", b"\0\1", der):
-        with pytest.raises(EvidenceMalformed):
-            read(with_member("ak_certificate", base64.b64encode(der + tail).decode()))

@@ -20,6 +20,7 @@ from kbs.errors import (
     ChainInvalid,
     EndorsementExpired,
     EndorsementRevoked,
+    EvidenceMalformed,
     EvidenceRejected,
     SignatureInvalid,
     SignerNotTrusted,
@@ -156,6 +157,19 @@ def test_validity_of_certificates(part: str) -> None:
     for moment in (window[0] - timedelta(seconds=1), window[1] + timedelta(seconds=1)):
         with pytest.raises(EndorsementExpired):
             verify(attester, anchors, moment, chain=chain)
+
+
+def test_zeros_behind_a_certificate_fill_its_index() -> None:
+    attester = certified()
+    leaf, intermediate = attester.chain()
+    for size in (1, 700):
+        assert verify(attester, chain=[leaf + bytes(size), intermediate]) == verify(attester)
+    for tail in (b"\1", b"\0\1", leaf):
+        with pytest.raises(EvidenceMalformed):
+            verify(attester, chain=[leaf + tail, intermediate])
+    for junk in (b"AAA", b"\x30\x82\xff\xff", b"\x30\x82"):
+        with pytest.raises(EvidenceMalformed):
+            verify(attester, chain=[leaf, junk])
 
 
 def with_lists(attester: SoftwareTpm, *lists: bytes) -> dict[str, Any]:
