@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
@@ -130,7 +130,7 @@ def _signer(line: bytes, signed: bytes) -> str | None:
         raise BundleInvalid("its signature does not parse")
     try:
         key = load_der_public_key(_base64(tail["key"]))
-    except ValueError as err:
+    except (ValueError, UnsupportedAlgorithm) as err:
         raise BundleInvalid("its signature does not parse") from err
     if not isinstance(key, Ed25519PublicKey):
         raise BundleInvalid("its key is not Ed25519")

@@ -152,6 +152,10 @@ class ImportedEndorser:
         if item is None or (self._fresh_only and at >= item.refresh_at):
             return None
         end = usable_until(item, self._max_stale)
+        if end < at <= item.valid_until:
+            return (
+                None  # what has expired is handed on, for verification to refuse; what is only too stale is not there
+            )
         return Obtained(item.data, min(at + _AGAIN, max(end, at)), end)
 
     def _items(self) -> dict[str, Obtained]:
