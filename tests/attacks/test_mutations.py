@@ -6,7 +6,6 @@ mutation that kills none would be a check that no test misses.
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,7 +31,7 @@ from kbs.client.guest import GuestClient
 from kbs.client.tee_keys import TeeKeyPair
 from kbs.errors import AuditUnavailable
 from kbs.handshake import service as handshake_service
-from kbs.handshake.cookie import CookieSealer
+from kbs.handshake.cookie import CookieSealer, OpenChallenge
 from kbs.policy.engine import EvidenceVerdict
 from kbs.policy.wasm import WasmEngine
 from kbs.protocol import jwe, rcar, runtime_data
@@ -289,15 +288,6 @@ def negated(owner: Any, name: str) -> Mutation:
     return lambda patch: patch.setattr(owner, name, lambda *given, **named: not original(*given, **named))
 
 
-def nonce_not_compared(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(handshake_service, "hmac", SimpleNamespace(compare_digest=lambda *_: True))
-
-
-def nonce_compared_the_wrong_way(patch: pytest.MonkeyPatch) -> None:
-    opposite = SimpleNamespace(compare_digest=lambda *given: not hmac.compare_digest(*given))
-    patch.setattr(handshake_service, "hmac", opposite)
-
-
 def challenge_never_expires(patch: pytest.MonkeyPatch) -> None:
     original = CookieSealer.open
 
@@ -365,8 +355,8 @@ def admin_for_everybody(patch: pytest.MonkeyPatch) -> None:
 
 
 MUTATIONS: dict[str, tuple[Mutation, str]] = {
-    "nonce not compared": (nonce_not_compared, "bound to another nonce"),
-    "nonce compared the wrong way": (nonce_compared_the_wrong_way, "honest"),
+    "nonce not compared": (always(OpenChallenge, "is_answered_with", True), "bound to another nonce"),
+    "nonce compared the wrong way": (negated(OpenChallenge, "is_answered_with"), "honest"),
     "challenge works twice": (always(FileHandshakeStore, "claim", Claim.CLAIMED), "second answer"),
     "challenge never expires": (challenge_never_expires, "late answer"),
     "binding not checked": (skip(snp_verifier, "check_binding"), "report data"),
