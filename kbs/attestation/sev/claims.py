@@ -29,6 +29,7 @@ _PLATFORM_BITS: Final = {  # AMD 56860, PLATFORM_INFO
     "platform_alias_check_complete": 5,
     "platform_tio_enabled": 7,
 }
+_NO_MIGRATION_AGENT: Final = b"\xff" * 32
 
 
 def report_claims(report: Report, vek: EndorsedKey) -> dict[str, Json]:
@@ -49,6 +50,11 @@ def report_claims(report: Report, vek: EndorsedKey) -> dict[str, Json]:
         "id_key_digest": report.id_key_digest.hex(),
         "author_key_digest": report.author_key_digest.hex(),
         "author_key_enabled": report.key_info.author_key_enabled,
+        "host_data": report.host_data.hex(),
+        "report_id": report.report_id.hex(),
+        "report_id_ma": report.report_id_ma.hex(),
+        "migration_agent": report.report_id_ma != _NO_MIGRATION_AGENT,
+        "chip_key_masked": report.key_info.mask_chip_key,
         "vek": str(vek.kind),
         "policy_abi_major": report.policy >> 8 & 0xFF,
         "policy_abi_minor": report.policy & 0xFF,

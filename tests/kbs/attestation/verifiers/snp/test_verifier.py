@@ -278,6 +278,10 @@ def test_claims() -> None:
             current_tcb=HIGH,
             launch_mit_vector=0b101,
             current=(1, 56, 0),
+            id_key_digest=b"\xad" * 48,
+            family_id=b"\xae" * 16,
+            image_id=b"\xaf" * 16,
+            report_id_ma=b"\xb0" * 32,
         ),
         attester("Genoa"),
     )
@@ -290,9 +294,12 @@ def test_claims() -> None:
         "reported_tcb_tee": 0, "reported_tcb_snp": 24, "reported_tcb_microcode": 219, "current_tcb_tee": 1,
         "committed_tcb_snp": 24, "launch_tcb_microcode": 219, "current_firmware": "1.56.0",
         "committed_firmware": "1.55.41", "provisional_firmware": True, "author_key_enabled": True,
+        "id_key_digest": "ad" * 48, "family_id": "ae" * 16, "image_id": "af" * 16, "host_data": "03" * 32,
+        "report_id": "07" * 32, "report_id_ma": "b0" * 32, "migration_agent": True, "chip_key_masked": False,
         "author_key_digest": "ac" * 48, "binding": "checked", "revocation": "checked",
     }.items()  # fmt: skip
     assert (claims["launch_mitigations"], claims["current_mitigations"]) == ([0, 2], [])
+    assert verify(attester().evidence(NONCE))["migration_agent"] is False
     assert not {"csp_id", "reported_tcb_fmc", "revocation_waived"} & set(claims)
     assert "launch_mitigations" not in verify(attester().evidence(NONCE))
 
