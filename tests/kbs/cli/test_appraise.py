@@ -14,7 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 from jwcrypto import jwk, jws
 
+from kbs.attestation.cases import DefaultPolicies, Judged, read_case, run_folder
+from kbs.attestation.verifiers import snp
 from kbs.cli.appraise import appraise_command
+from kbs.clock import system_clock
+from kbs.policy.shipped import Shipped
+from kbs.policy.wasm import WasmEngine
+from kbs.protocol.tee import Tee
 from kbs.tokens.keys import generate_token_key
 
 Appraise = Callable[..., Result]
@@ -305,3 +311,146 @@ def test_a_data_directory_without_key_is_wrong_use(appraise: Appraise, sample: A
     assert appraise(*sample(), "--data", data).exit_code == 2
     (data / "kbs.toml").unlink()
     assert appraise(*sample(), "--data", data).exit_code == 2
+
+
+# --- collateral that cannot be used -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [{"vcek": "*"}, {"vcek": 5}, {"crl": "é"}, {"items": {"amd/crl/Milan": "*"}}])
+def test_collateral_that_is_not_base64_is_wrong_use(
+    appraise: Appraise, vectors: Path, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    path = tmp_path / "given.json"
+    path.write_text(json.dumps(given))
+    result = appraise("--tee", "snp", "--evidence", vectors / "snp" / "milan_v3.report.bin", "--endorsements", path)
+    assert (result.exit_code, "base64" in result.output) == (2, True)
+
+
+def test_evidence_at_fault_stays_the_evidences_fault(appraise: Appraise, tmp_path: Path) -> None:
+    path, given = tmp_path / "report.bin", tmp_path / "given.json"
+    path.write_bytes(b"short")
+    given.write_text(json.dumps({"vcek": "*"}))
+    assert appraise("--tee", "snp", "--evidence", path, "--endorsements", given).exit_code == 1
+
+
+def test_intels_bundle_with_and_without_its_outer_member(appraise: Appraise, vectors: Path, tmp_path: Path) -> None:
+    arguments = (
+        *("--tee", "tdx", "--evidence", vectors / "tdx" / "phala_tdx_quote.dat", "--at", "2025-07-04T12:00:00Z"),
+        *("--option", "allow_trailing_bytes=true", "--json"),
+    )
+    bare = vectors / "tdx" / "phala_tdx_quote.collateral.json"
+    wrapped = tmp_path / "wrapped.json"
+    wrapped.write_text(json.dumps({"collateral": json.loads(bare.read_text())}))
+    one, other = (_json(appraise(*arguments, "--endorsements", path)) for path in (bare, wrapped))
+    assert one["submods"] == other["submods"]
+    assert one["submods"]["cpu0"]["revocation"] == "checked"
+
+
+# --- decisions on record ----------------------------------------------------------------------------------------------
+
+
+def _save(appraise: Appraise, vectors: Path, record: Path, *more: Any) -> Result:
+    folder = vectors / "snp"
+    given = record.with_suffix(".given")
+    given.write_text(json.dumps({"vcek": base64.b64encode((folder / "milan_v3.vcek.der").read_bytes()).decode()}))
+    arguments = ("--tee", "snp", "--evidence", folder / "milan_v3.report.bin", "--at", REAL[0][1])
+    return appraise(*arguments, "--endorsements", given, "--save", record, *more)
+
+
+def test_a_decision_is_replayed_from_its_file_alone(appraise: Appraise, vectors: Path, tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    assert _save(appraise, vectors, record).exit_code == 0
+    record.with_suffix(".given").unlink()
+    found = _json(appraise("--replay", record, "--json"))
+    assert found["replay"] == {"same": True, "differences": []}
+    assert found["at"] == "2026-06-15T12:00:00+00:00"
+    shown = appraise("--replay", record)
+    assert (shown.exit_code, "replayed: the decision on record" in shown.output) == (0, True)
+    case = read_case(record.read_bytes())
+    assert isinstance(case.evidence, bytes)
+    assert case.anchors is None
+
+
+def test_a_refusal_is_replayed_too(appraise: Appraise, vectors: Path, tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    assert _save(appraise, vectors, record, "--report-data", "00").exit_code == 1
+    found = _json(appraise("--replay", record, "--json"))
+    assert (found["authentic"], found["replay"]["same"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "text"),
+    [
+        ("now", "2066-06-15T12:00:00Z", "refused"),
+        ("report_data", "00", "refused"),
+        ("reference_values", {"snp_bootloader": 4}, "decision.references"),
+        ("options", {"allow_unchecked_revocation": ["snp"]}, "now"),
+    ],
+)
+def test_another_decision_is_told(
+    appraise: Appraise, vectors: Path, tmp_path: Path, member: str, value: Any, text: str
+) -> None:
+    record = tmp_path / "record.json"
+    assert _save(appraise, vectors, record).exit_code == 0
+    record.write_text(json.dumps(json.loads(record.read_text()) | {member: value}))
+    found = _json(appraise("--replay", record, "--json"), 1)
+    assert found["replay"]["same"] is False
+    assert any(text in each for each in found["replay"]["differences"])
+    shown = appraise("--replay", record)
+    assert (shown.exit_code, "ANOTHER decision" in shown.output) == (1, True)
+
+
+def test_a_record_is_a_case_file(appraise: Appraise, vectors: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    assert _save(appraise, vectors, folder / "good.json").exit_code == 0
+    assert _save(appraise, vectors, folder / "bad.json", "--report-data", "00").exit_code == 1
+    engine = WasmEngine(system_clock)
+    judged: list[Judged] = []
+    factories = {Tee.SNP: snp.build}
+    counts = run_folder(folder, lambda tee: factories[tee], engine, DefaultPolicies(Shipped.load()), judged.append)
+    assert (counts, [each.wrong for each in judged]) == ((2, 0), [(), ()])
+
+
+def test_a_record_of_json_evidence(appraise: Appraise, sample: Any, values: Any, tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    assert appraise(*sample(), *values, "--report-data", REPORT_DATA.hex(), "--save", record).exit_code == 0
+    document = json.loads(record.read_text())
+    assert document["evidence"]["svn"] == "1"
+    assert document["reference_values"] == VALUES
+    assert document["expect"]["decision"]["submods"]["cpu0"]["status"] == "affirming"
+    assert _json(appraise("--replay", record, "--json"))["replay"]["same"]
+
+
+@pytest.mark.parametrize("more", [("--tee", "snp"), ("--at", "2026-06-15T12:00:00Z"), ("--option", "a=1")])
+def test_a_replay_takes_nothing_beside_its_file(
+    appraise: Appraise, vectors: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    record = tmp_path / "record.json"
+    assert _save(appraise, vectors, record).exit_code == 0
+    assert appraise("--replay", record, *more).exit_code == 2
+
+
+def test_what_is_no_record_is_wrong_use(appraise: Appraise, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("{}")
+    assert appraise("--replay", path).exit_code == 2
+    assert appraise("--tee", "snp").exit_code == 2
+
+
+def test_anchors_instead_of_the_built_in_ones(appraise: Appraise, vectors: Path, tmp_path: Path) -> None:
+    """A TEE without built-in ones says what is missing; a file of them is read strictly."""
+    evidence = vectors / "tpm/tpm_evidence.json"
+    arguments = ("--tee", "tpm", "--evidence", evidence, "--at", "2026-06-15T12:00:00Z")
+    nobody = appraise(*arguments)
+    assert nobody.exit_code == 2
+    assert "no attestation key is enrolled" in nobody.output
+    anchors = tmp_path / "aks.json"
+    anchors.write_text(json.dumps({"trusted_aks": [json.loads(evidence.read_text())["ak_public"]]}))
+    accepted = appraise(*arguments, "--anchors", anchors, "--json")
+    assert accepted.exit_code == 0, accepted.output
+    strange = appraise(*arguments, "--anchors", anchors, "--report-data", "00" * 48)
+    assert strange.exit_code == 1
+    assert "binding_mismatch" in strange.output
+    anchors.write_text("[]")
+    assert appraise(*arguments, "--anchors", anchors).exit_code == 2
