@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OPA_DIR := $(VENV)/opa
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test check bench vectors policies opa swtpm lock clean
+.PHONY: help demo test mutations check bench vectors policies opa swtpm lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ demo: $(READY)  ## show the product doing its job, in under a minute once instal
 
 test: $(READY)  ## run the tests; ends by naming what it could not run
 	@$(BIN)/python -m pytest -q
+
+mutations: $(READY)  ## damage the evidence of every TEE in 20000 ways each; SEED=number
+	@KBS_MUTATIONS=20000 KBS_MUTATIONS_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -q tests/attacks/test_evidence_mutations.py
 
 check: $(READY)  ## ruff, mypy --strict, import contracts, opa check and test
 	@$(BIN)/ruff check .
@@ -57,6 +60,10 @@ lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["fast"][0])' \
 		| $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements-fast.lock -
+
+fuzz: $(READY)  ## fuzz the parsers, FUZZ_SECONDS=60 for each; FUZZ="name ..." for some
+	@test -d $(VENV)/fuzz || $(INSTALL) --target $(VENV)/fuzz "atheris>=3,<4"
+	@PYTHONPATH=$(VENV)/fuzz $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ)
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results

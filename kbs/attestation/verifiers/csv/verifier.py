@@ -62,7 +62,7 @@ class CsvVerifier:
         served = endorsements.items.get(hsk_cek_name(presented.serial))
         hsk_cek = presented.hsk_cek if served is None else served
         if hsk_cek is None:
-            raise EndorsementMissing("the certificates of the key that signs PEKs of this chip are missing")
+            raise EndorsementMissing("HSK and CEK of this chip, which vouch for its PEK, are missing")
         pek = self._chains.verify_pek(presented.pek, self._chains.verify_cek(hsk_cek))
         # 5.
         check_signature(report, pek)

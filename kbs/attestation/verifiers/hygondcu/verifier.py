@@ -60,7 +60,7 @@ class DcuVerifier:
         for report in reports:
             hsk_cek = endorsements.items.get(hsk_cek_name(report.chip))
             if hsk_cek is None:
-                raise EndorsementMissing("the certificates of the key that signed the DCU report are missing")
+                raise EndorsementMissing("HSK and CEK of a DCU, which vouch for its report, are missing")
             cek = self._chains.verify_cek(hsk_cek)
             if not is_signed_by(report.signed, report.signature, cek.key):
                 raise SignatureInvalid("signature of the DCU report does not verify")
