@@ -24,7 +24,9 @@ from kbs.client.attesters.csv import SoftwareCsv
 from kbs.client.attesters.hygondcu import SoftwareHygonDcu
 from kbs.client.attesters.nitro import SoftwareNitro
 from kbs.client.attesters.se import SoftwareSe
+from kbs.client.attesters.sgx import SoftwareSgx
 from kbs.client.attesters.snp import SoftwareSnp, Validities
+from kbs.client.attesters.tdx import SoftwareTdx
 from kbs.client.attesters.tpm import SoftwareTpm
 from kbs.errors import BindingMismatch, EndorsementExpired, EvidenceRejected, InitDataMismatch
 from kbs.protocol.tee import Tee
@@ -66,10 +68,13 @@ ATTESTERS: dict[str, Callable[[], Attester]] = {
     "sample": SoftwareSample,
     "sampledevice": lambda: SoftwareSample(is_device=True),
     "se": SoftwareSe,
+    "sgx": SoftwareSgx,
     "snp-milan": SoftwareSnp,
     "snp-genoa": lambda: SoftwareSnp(product="Genoa"),
     "snp-turin": lambda: SoftwareSnp(product="Turin"),
     "snp-vlek": lambda: SoftwareSnp(kind="vlek"),
+    "tdx": SoftwareTdx,
+    "tdx-15": lambda: SoftwareTdx(version=5),
     "tpm": SoftwareTpm,
     "tpm-certified": lambda: SoftwareTpm(scheme="ecdsa", certified=True),
 }
@@ -79,7 +84,7 @@ SIGNED = [name for name in ATTESTERS if name.startswith("snp")] + [
     "cca",
     "cca-cose-key",
 ]  # in numbers
-BINDS_INIT_DATA = [*SIGNED, "nitro", "nitro-tpm", "az-snp", "az-tdx", "tpm", "tpm-certified"]
+BINDS_INIT_DATA = [*SIGNED, "nitro", "nitro-tpm", "az-snp", "az-tdx", "sgx", "tdx", "tdx-15", "tpm", "tpm-certified"]
 CLASSES = {
     Tee.AZ_SNP_VTPM: "cpu",
     Tee.AZ_TDX_VTPM: "cpu",
@@ -90,7 +95,9 @@ CLASSES = {
     Tee.SAMPLE: "cpu",
     Tee.SAMPLE_DEVICE: "gpu",
     Tee.SE: "cpu",
+    Tee.SGX: "cpu",
     Tee.SNP: "cpu",
+    Tee.TDX: "cpu",
     Tee.TPM: "cpu",
 }
 

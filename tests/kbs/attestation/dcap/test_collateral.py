@@ -141,7 +141,7 @@ def test_the_role_of_the_signer(name: str) -> None:
         {"issuer": "root", "is_ca": 0},
         {"issuer": "root", "signer": INTEL.keys["platform"]},
     ):
-        certificate = INTEL.certificate("tcb", VALIDITY, **changes)  # type: ignore[arg-type]
+        certificate = INTEL.certificate("tcb", VALIDITY, **changes)
         chain = [certificate, INTEL.ca_certificate, INTEL.root_certificate]
         with pytest.raises(ChainInvalid):
             read(name, INTEL.collateral("TDX", signer_chain=chain))

@@ -255,7 +255,7 @@ LEVELS = [{"tcb": {"isvsvn": 1}, "tcbDate": "2025-05-14T00:00:00Z", "tcbStatus":
         (module(attributesMask="FE" + "FF" * 7), {"seam_attributes": b"\1" + bytes(7)}),
     ],
 )
-def test_another_module_is_refused(version: int, identity: dict[str, str], fields: dict[str, bytes]) -> None:
+def test_another_module_is_refused(version: int, identity: dict[str, str], fields: dict[str, Any]) -> None:
     info = tcb_info(tdxModule=identity, tdxModuleIdentities=[{"id": "TDX_01", **identity, "tcbLevels": LEVELS}])
     with pytest.raises(TcbMismatch, match="another than TCB info describes"):
         evaluated(body=td((12, version, 5), **fields), info=info)

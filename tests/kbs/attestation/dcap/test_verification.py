@@ -226,18 +226,20 @@ def test_one_second_past_each_validity(part: str, is_known: bool) -> None:
     quotes = QuoteVerifier(td.intel.root_certificate)
     raw, bundle = td.quote(NONCE), td.intel.collateral("TDX")
     for moment in WINDOW if is_known else ():
-        assert verify(raw, bundle, at=moment, quotes=quotes)
+        verify(raw, bundle, at=moment, quotes=quotes)
     for moment in (WINDOW[0] - SECOND, WINDOW[1] + SECOND):
         with pytest.raises(EndorsementExpired):
             verify(raw, bundle, at=moment, quotes=quotes)
-    assert verify(raw, bundle, at=AT, quotes=quotes)
+    verify(raw, bundle, at=AT, quotes=quotes)
 
 
 def test_collateral_of_the_other_tee_is_refused() -> None:
-    for name, other in (("tcb_info", "SGX"), ("qe_identity", "SGX")):
-        document = TD.intel.tcb_info(other) if name == "tcb_info" else TD.intel.qe_identity(other)
+    for bundle in (
+        TD.intel.collateral("TDX", tcb_info=TD.intel.tcb_info("SGX")),
+        TD.intel.collateral("TDX", qe_identity=TD.intel.qe_identity("SGX")),
+    ):
         with pytest.raises(ChainInvalid, match="another TEE"):
-            verify(bundle=TD.intel.collateral("TDX", **{name: document}))
+            verify(bundle=bundle)
 
 
 @pytest.mark.parametrize("missing", ["tcb_info", "qe_identity"])
@@ -249,10 +251,10 @@ def test_missing_collateral(missing: str) -> None:
 @pytest.mark.parametrize("minimum", [0, 20, 21])
 @pytest.mark.parametrize("older", [None, "tcb_info", "qe_identity"])
 def test_the_minimum_evaluation_number_holds_for_both(minimum: int, older: str | None) -> None:
-    changes = {} if older is None else {older: {"tcbEvaluationDataNumber": 17}}
+    changes: dict[str, Any] = {} if older is None else {older: {"tcbEvaluationDataNumber": 17}}
     bundle = TD.intel.collateral("TDX", **changes)
     if minimum <= (20 if older is None else 0):
-        assert verify(bundle=bundle, options=QuoteOptions(minimum))
+        verify(bundle=bundle, options=QuoteOptions(minimum))
         return
     with pytest.raises(TcbMismatch, match="below the minimum"):
         verify(bundle=bundle, options=QuoteOptions(minimum))
@@ -312,7 +314,7 @@ def test_the_second_quote_of_a_platform_costs_one_signature(monkeypatch: pytest.
     for name in ("certified_key", "check_quote_signature", "read_tcb_info", "read_qe_identity", "verify_pck_chain",
                  "read_revocation_list", "evaluate"):  # fmt: skip
         counted(name)
-    certified = {"chain": TD.intel.pck_chain(), "qe_signer": TD.intel.keys["pck"]}
+    certified: dict[str, Any] = {"chain": TD.intel.pck_chain(), "qe_signer": TD.intel.keys["pck"]}
     first = TD.quote(NONCE, **certified)
     verify(first, quotes=quotes)
     assert len(checked) == 8
@@ -359,7 +361,8 @@ def test_bundles_by_hand() -> None:
     quote = parse_quote(TD.quote(NONCE))
     assert QUOTES.endorsements_from(quote, BUNDLE) == QUOTES.endorsements_from(quote, {"collateral": BUNDLE})
     assert QUOTES.endorsements_from(quote, {}).items == {}
-    for bundle in ({"collateral": []}, {"root_ca_crl": "x"}, {"tcb_info": "{}"}, {"pck_crl": 1}):
+    broken: list[dict[str, Any]] = [{"collateral": []}, {"root_ca_crl": "x"}, {"tcb_info": "{}"}, {"pck_crl": 1}]
+    for bundle in broken:
         with pytest.raises(EvidenceMalformed):
             QUOTES.endorsements_from(quote, bundle)
 
