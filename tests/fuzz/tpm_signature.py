@@ -1,0 +1,21 @@
+"""TPMT_SIGNATURE."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from kbs.attestation.tpm.signature import parse_signature
+from kbs.errors import EvidenceRejected
+from tests.fuzz import vectors
+
+
+def check(data: bytes) -> None:
+    """Parse; refuse only as documented."""
+    with contextlib.suppress(EvidenceRejected):
+        parse_signature(data)
+
+
+def seeds() -> Iterator[bytes]:
+    """What a fuzzer starts from."""
+    return vectors.files("tpm/keylime/quotesig.out")
