@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "policies/README.md")
-DOCUMENTS = sorted([*(ROOT / name for name in _NAMES), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*(ROOT / name for name in _NAMES), *(ROOT / "docs").rglob("*.md")])
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")

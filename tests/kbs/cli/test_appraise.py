@@ -201,7 +201,7 @@ def test_times(appraise: Appraise, sample: Any) -> None:
 
 
 def test_refusals_name_class_and_reason(appraise: Appraise, sample: Any) -> None:
-    found = appraise(*sample(), "--report-data", "00")
+    found = appraise(*sample(), "--report-data", "01")
     assert found.exit_code == 1
     assert "BindingMismatch (binding_mismatch)" in found.output
     off = _json(appraise(*sample()[:4], "--json"), 1)
@@ -349,6 +349,18 @@ def test_intels_bundle_with_and_without_its_outer_member(appraise: Appraise, vec
 # --- decisions on record ----------------------------------------------------------------------------------------------
 
 
+_saved: list[bytes] = []
+
+
+def _record(appraise: Appraise, vectors: Path, record: Path) -> Path:
+    """A decision on record, made once for all tests."""
+    if not _saved:
+        assert _save(appraise, vectors, record).exit_code == 0
+        _saved.append(record.read_bytes())
+    record.write_bytes(_saved[0])
+    return record
+
+
 def _save(appraise: Appraise, vectors: Path, record: Path, *more: Any) -> Result:
     folder = vectors / "snp"
     given = record.with_suffix(".given")
@@ -358,9 +370,7 @@ def _save(appraise: Appraise, vectors: Path, record: Path, *more: Any) -> Result
 
 
 def test_a_decision_is_replayed_from_its_file_alone(appraise: Appraise, vectors: Path, tmp_path: Path) -> None:
-    record = tmp_path / "record.json"
-    assert _save(appraise, vectors, record).exit_code == 0
-    record.with_suffix(".given").unlink()
+    record = _record(appraise, vectors, tmp_path / "record.json")
     found = _json(appraise("--replay", record, "--json"))
     assert found["replay"] == {"same": True, "differences": []}
     assert found["at"] == "2026-06-15T12:00:00+00:00"
@@ -373,7 +383,7 @@ def test_a_decision_is_replayed_from_its_file_alone(appraise: Appraise, vectors:
 
 def test_a_refusal_is_replayed_too(appraise: Appraise, vectors: Path, tmp_path: Path) -> None:
     record = tmp_path / "record.json"
-    assert _save(appraise, vectors, record, "--report-data", "00").exit_code == 1
+    assert _save(appraise, vectors, record, "--report-data", "01").exit_code == 1
     found = _json(appraise("--replay", record, "--json"))
     assert (found["authentic"], found["replay"]["same"]) == (False, True)
 
@@ -382,7 +392,7 @@ def test_a_refusal_is_replayed_too(appraise: Appraise, vectors: Path, tmp_path: 
     ("member", "value", "text"),
     [
         ("now", "2066-06-15T12:00:00Z", "refused"),
-        ("report_data", "00", "refused"),
+        ("report_data", "01", "refused"),
         ("reference_values", {"snp_bootloader": 4}, "decision.references"),
         ("options", {"allow_unchecked_revocation": ["snp"]}, "now"),
     ],
@@ -390,12 +400,16 @@ def test_a_refusal_is_replayed_too(appraise: Appraise, vectors: Path, tmp_path: 
 def test_another_decision_is_told(
     appraise: Appraise, vectors: Path, tmp_path: Path, member: str, value: Any, text: str
 ) -> None:
-    record = tmp_path / "record.json"
-    assert _save(appraise, vectors, record).exit_code == 0
+    record = _record(appraise, vectors, tmp_path / "record.json")
     record.write_text(json.dumps(json.loads(record.read_text()) | {member: value}))
     found = _json(appraise("--replay", record, "--json"), 1)
     assert found["replay"]["same"] is False
     assert any(text in each for each in found["replay"]["differences"])
+
+
+def test_another_decision_is_told_to_people(appraise: Appraise, vectors: Path, tmp_path: Path) -> None:
+    record = _record(appraise, vectors, tmp_path / "record.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"report_data": "01"}))
     shown = appraise("--replay", record)
     assert (shown.exit_code, "ANOTHER decision" in shown.output) == (1, True)
 
@@ -404,7 +418,7 @@ def test_a_record_is_a_case_file(appraise: Appraise, vectors: Path, tmp_path: Pa
     folder = tmp_path / "records"
     folder.mkdir()
     assert _save(appraise, vectors, folder / "good.json").exit_code == 0
-    assert _save(appraise, vectors, folder / "bad.json", "--report-data", "00").exit_code == 1
+    assert _save(appraise, vectors, folder / "bad.json", "--report-data", "01").exit_code == 1
     engine = WasmEngine(system_clock)
     judged: list[Judged] = []
     factories = {Tee.SNP: snp.build}
@@ -426,8 +440,7 @@ def test_a_record_of_json_evidence(appraise: Appraise, sample: Any, values: Any,
 def test_a_replay_takes_nothing_beside_its_file(
     appraise: Appraise, vectors: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
-    record = tmp_path / "record.json"
-    assert _save(appraise, vectors, record).exit_code == 0
+    record = _record(appraise, vectors, tmp_path / "record.json")
     assert appraise("--replay", record, *more).exit_code == 2
 
 
