@@ -16,6 +16,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.snp import SoftwareSnp
 from kbs.client.attesters.tdx import SoftwareTdx
 from kbs.client.attesters.test_root import TestRoot
@@ -147,7 +148,7 @@ def bound(variable_data: bytes, hash_type: int = 1) -> bytes:
     return hashlib.new(name, variable_data).digest().ljust(64, b"\0")
 
 
-class SoftwareAzSnp:
+class SoftwareAzSnp(SoftwareAttester):
     """A VM on a make-believe AMD chip. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.AZ_SNP_VTPM
@@ -232,7 +233,7 @@ class SoftwareAzSnp:
         }
 
 
-class SoftwareAzTdx:
+class SoftwareAzTdx(SoftwareAttester):
     """A TD on a make-believe Intel platform. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.AZ_TDX_VTPM

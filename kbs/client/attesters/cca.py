@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol import base64url
 from kbs.protocol.tee import Tee
@@ -35,7 +36,7 @@ _ALGORITHMS: Final = {-7: (SHA256(), 32), -35: (SHA384(), 48), -36: (SHA512(), 6
 _CURVES: Final = {"secp256r1": ("P-256", 1, -7), "secp384r1": ("P-384", 2, -35), "secp521r1": ("P-521", 3, -36)}
 
 
-class SoftwareCca:
+class SoftwareCca(SoftwareAttester):
     """One platform and one realm. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.CCA

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kbs.client.attesters.event_log import SoftwareEventLog, confidential_boot
 from kbs.client.attesters.hygon import CEK, OCA, PEK, SM2_SA, Holder, SoftwareHygon, ca_json, csv_certificate, csv_json
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
@@ -30,7 +31,7 @@ _SIGNATURES: Final = {1: (180, 192, 0x150), 2: (0x400, 0x400, 0x490), 3: (0x400,
 _FLAGS: Final = {1: 0, 2: 1, 3: 3}
 
 
-class SoftwareCsv:
+class SoftwareCsv(SoftwareAttester):
     """One chip under a test root. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.CSV

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kbs.client.attesters.hygon import CEK, SM2_SA, Holder, SoftwareHygon
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
@@ -18,7 +19,7 @@ _FIELDS: Final = ("version", "chip_id", "user_data", "measure", "reserved", "sig
 _LAYOUT: Final = struct.Struct("<I16s64s32s128sII")
 
 
-class SoftwareHygonDcu:
+class SoftwareHygonDcu(SoftwareAttester):
     """Devices under a test root. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.HYGON_DCU

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.clock import Clock, system_clock
 from kbs.protocol.tee import Tee
@@ -46,7 +47,7 @@ class Validities:
     leaf: Validity = VALIDITY
 
 
-class SoftwareNitro:
+class SoftwareNitro(SoftwareAttester):
     """One enclave or instance under a test root. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.NITRO

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
@@ -55,7 +56,7 @@ class Validities:
     lists: Validity = VALIDITY
 
 
-class SoftwareSe:
+class SoftwareSe(SoftwareAttester):
     """One machine under a test root. `anchors`, `options`, `endorsements`: as in a case file.
 
     Args:
@@ -229,10 +230,6 @@ class SoftwareSe:
         sent = {name: base64.b64decode(question[name]) for name in ("encr_measurement_key", "encr_request_nonce")}
         tags = base64.b64decode(question["image_hdr_tags"])
         return self._answer(key, nonce, {"user_data": _padded(report_data), "image_hdr_tags": tags, **sent}, changes)
-
-    def evidence_for(self, report_data: bytes, *, init_data: bytes | None = None) -> dict[str, Any]:
-        """Evidence that answers no broker's challenge; see `evidence`."""
-        return self.evidence(report_data, init_data)
 
     def evidence(self, report_data: bytes, init_data: bytes | None = None, **changes: Any) -> dict[str, Any]:
         """Evidence for the request in `options`. changes: as for `evidence_for_challenge`."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kbs.client.attesters.intel import IntelValidities, SoftwareIntel, enclave_report
 from kbs.client.attesters.intel_pck import Platform
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
@@ -18,7 +19,7 @@ DEBUG: Final = 1 << 1
 MODE64: Final = 1 << 2
 
 
-class SoftwareSgx:
+class SoftwareSgx(SoftwareAttester):
     """One enclave. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.SGX

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from kbs.attestation.endorsements.amd import TcbVersion
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
@@ -64,7 +65,7 @@ class Validities:
     crl: Validity = VALIDITY
 
 
-class SoftwareSnp:
+class SoftwareSnp(SoftwareAttester):
     """One chip of one product under a test root. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.SNP

@@ -11,6 +11,7 @@ from typing import Any, Final
 from kbs.client.attesters.event_log import SoftwareEventLog, confidential_boot
 from kbs.client.attesters.intel import IntelValidities, SoftwareIntel, fill
 from kbs.client.attesters.intel_pck import Platform
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
@@ -25,7 +26,7 @@ _SIZES: Final = {2: 584, 3: 648}
 _TCB_SVN: Final = bytes((12, 1, 5)) + bytes(13)  # a module of version 1 and SVN 12
 
 
-class SoftwareTdx:
+class SoftwareTdx(SoftwareAttester):
     """One TD. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.TDX

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
 from kbs.protocol.tee import Tee
 
@@ -64,7 +65,7 @@ class Bank:
         self.values[index] = hashlib.new(self.algorithm, self.values[index] + digest).digest()
 
 
-class SoftwareTpm:
+class SoftwareTpm(SoftwareAttester):
     """One TPM with one attestation key, after one boot. `anchors`, `options`, `endorsements`: as in a case file."""
 
     tee = Tee.TPM
