@@ -4,7 +4,8 @@
    the parser saw to that), so that no event hides from policy by calling itself so.
 2. The result equals the quoted value, for every quoted register. A quoted register without events has its start value.
 3. Events of registers that nobody quoted are kept apart as unverified.
-4. A register has one separator at most. Facts of the boot phase come from before the first one only.
+4. A register has one separator at most. Facts of the boot phase come from before the first one only, and a separator is
+   known by its digest: calling it something else does not move the end of the boot phase.
 
 Source: TCG PC Client Platform Firmware Profile 1.06, 10.4.5 and 3.3.4; Intel TDX Virtual Firmware Design Guide, 8.
 """
@@ -24,6 +25,7 @@ from kbs.attestation.model import Json
 from kbs.errors import EventLogMalformed, EventLogMismatch
 
 _GLOBAL_VARIABLE: Final = "61dfe48b-ca93-d211-aa0d-00e098032b8c"  # EFI_GLOBAL_VARIABLE, in stored byte order
+_SEPARATORS: Final = (bytes(4), b"\xff" * 4)
 _SECURE_BOOT: Final[Mapping[str, bool]] = {"AQ==": True, "AA==": False, "": False}
 
 
@@ -56,7 +58,9 @@ def replay(
     counts, unlogged = _check(events, quoted, algorithm, starts, names, may_be_unlogged)
     covered: list[dict[str, Json]] = []
     unverified: list[dict[str, Json]] = []
-    closed: set[int] = set()
+    separators: set[int] = set()
+    separated: set[int] = set()
+    separator_digests = [algorithm.hash(value) for value in _SEPARATORS]
     secure_boot: list[bool | None] = []
     recomputed = dict.fromkeys(quoted, 0)
     runtime: list[RuntimeEvent] = []
@@ -68,17 +72,19 @@ def replay(
         entry = claims.entry(event, algorithm)
         covered.append(entry)
         if event.type == EV_SEPARATOR:
-            if index in closed and not allow_repeated_separators:
+            if index in separators and not allow_repeated_separators:
                 # What a boot loader or kernel logs behind the first could pass for the work of firmware.
                 raise EventLogMalformed("event log has two separators in one register")
-            closed.add(index)
+            separators.add(index)
+        if event.type == EV_SEPARATOR or event.digest in separator_digests:
+            separated.add(index)
         if entry["digest_covers"] is claims.UNKNOWN:
             continue
         recomputed[index] += 1
         details = entry["details"]
         if details.get("unicode_name") == TAG_NAME and "data" in details and entry["digest_matches_event"]:
             runtime.append(RuntimeEvent(index, **details["data"]))
-        elif event.type == EV_EFI_VARIABLE_DRIVER_CONFIG and index == secure_boot_register and index not in closed:
+        elif event.type == EV_EFI_VARIABLE_DRIVER_CONFIG and index == secure_boot_register and index not in separated:
             secure_boot += _secure_boot(details)
     return ReplayedLog(
         claims=covered,
@@ -89,7 +95,7 @@ def replay(
             for index in sorted(quoted)
         ),
         unlogged=unlogged,
-        secure_boot=secure_boot[0] if len(secure_boot) == 1 and secure_boot_register in closed else None,
+        secure_boot=secure_boot[0] if len(secure_boot) == 1 and secure_boot_register in separated else None,
     )
 
 

@@ -250,6 +250,18 @@ def test_secure_boot() -> None:
     assert secure_boot_of(("SetupMode", b"\1")) is None
 
 
+def test_the_end_of_the_boot_phase_cannot_be_moved_by_another_label() -> None:
+    """Secure boot off; then root in the guest extends "SecureBoot on" and a separator of its own, and relabels the rest."""
+    for real in (bytes(4), b"\xff" * 4):
+        log = SoftwareEventLog()
+        log.variable(1, "SecureBoot", b"\0")
+        log.measure(1, SEPARATOR, real)
+        log.variable(1, "SecureBoot", b"\1")
+        log.measure(1, SEPARATOR, b"\1\0\0\0")
+        log.events[:2] = [LoggedEvent(1, IPL, b"grub_cmd: x", event.measured) for event in log.events[:2]]
+        assert ccel.replay(log.to_bytes(), log.rtmrs()).secure_boot is None
+
+
 def test_secure_boot_of_another_vendors_variable_says_nothing() -> None:
     assert secure_boot_of(("SecureBoot", b"\1"), guid=UUID(int=1)) is None
 
