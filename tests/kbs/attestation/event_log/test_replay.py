@@ -251,7 +251,7 @@ def test_secure_boot() -> None:
 
 
 def test_the_end_of_the_boot_phase_cannot_be_moved_by_another_label() -> None:
-    """Secure boot off; then root in the guest extends "SecureBoot on" and a separator of its own, and relabels the rest."""
+    """Secure boot off; root in the guest extends "SecureBoot on" and a separator of its own, and relabels the rest."""
     for real in (bytes(4), b"\xff" * 4):
         log = SoftwareEventLog()
         log.variable(1, "SecureBoot", b"\0")
