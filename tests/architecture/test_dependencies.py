@@ -21,6 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 OWN = {"kbs", "rvps", "tests"}
 
 IMPORT_NAMES: Mapping[str, str] = {
+    "dcap-qvl": "dcap_qvl",
     "gmssl-pyx": "gmssl_pyx",
     "google-re2": "re2",
     "import-linter": "importlinter",

@@ -26,6 +26,7 @@ _REGISTERS: Final = range(1, 5)
 class TdxOptions:
     """What an operator may choose.
 
+    dcap: shared settings; unlike elsewhere, zeros behind a quote are taken unless `allow_trailing_bytes` is false.
     service_tds: values of MR_SERVICETD that may be bound to a TD; by default none.
     allow_sept_ve: a clear SEPT_VE_DISABLE does not bar an affirming result; visible as `septve_waived`.
     require_event_log: evidence without a log is refused; by default only policies that look at it notice.
@@ -34,7 +35,7 @@ class TdxOptions:
     allow_repeated_separators: see `kbs.attestation.event_log.ccel.replay`.
     """
 
-    dcap: DcapOptions = field(default_factory=DcapOptions)
+    dcap: DcapOptions = field(default_factory=lambda: DcapOptions(allow_trailing_bytes=True))
     service_tds: frozenset[bytes] = frozenset()
     allow_sept_ve: bool = False
     require_event_log: bool = False
@@ -61,7 +62,8 @@ def read_options(options: Mapping[str, Any]) -> TdxOptions:
     ):
         raise ConfigInvalid("tdx: tdx_unlogged_registers is not a list of numbers 1 to 4")
     return TdxOptions(
-        dcap=read_dcap_options(options, Tee.TDX),
+        # Quoting services for TDs fill their buffer with zeros, and guests send what they get.
+        dcap=read_dcap_options({"allow_trailing_bytes": True, **options}, Tee.TDX),
         service_tds=frozenset(bytes.fromhex(each) for each in service_tds),
         allow_sept_ve=read_flag(options, "tdx_allow_sept_ve", Tee.TDX),
         require_event_log=read_flag(options, "tdx_require_event_log", Tee.TDX),

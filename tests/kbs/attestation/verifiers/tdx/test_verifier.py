@@ -105,6 +105,19 @@ def test_all_of_the_report_data_is_compared(place: int) -> None:
         verify(TD.evidence(bytes(report_data)))
 
 
+def test_bytes_behind_the_quote() -> None:
+    """Zeros are padding and told; anything else is refused, and zeros too where a setting says so."""
+    assert verify(TD.evidence(NONCE, trailing=bytes(70))).claims["trailing_bytes"] == 70
+    assert "trailing_bytes" not in verify(TD.evidence(NONCE)).claims
+    refused: list[tuple[bytes, dict[str, Any]]] = [
+        (bytes(69) + b"\1", {}),
+        (bytes(70), {"allow_trailing_bytes": False}),
+    ]
+    for trailing, options in refused:
+        with pytest.raises(EvidenceMalformed):
+            verify(TD.evidence(NONCE, trailing=trailing), **options)
+
+
 @pytest.mark.parametrize("size", [32, 48, 64])
 def test_init_data_of_any_digest(size: int) -> None:
     """Filled with zeros, or cut, to the 48 bytes of MRCONFIGID."""
@@ -187,7 +200,7 @@ def test_options() -> None:
     found = read_options(
         {
             "tdx_service_tds": [SERVICE.hex()], "tdx_allow_sept_ve": True, "tdx_require_event_log": True,
-            "tdx_unlogged_registers": [1, 4], "tdx_allow_repeated_separators": True, "allow_trailing_bytes": True,
+            "tdx_unlogged_registers": [1, 4], "tdx_allow_repeated_separators": True, "allow_trailing_bytes": False,
             "allow_unchecked_revocation": ["tdx"], "dcap_min_evaluation_number": 17,
         }
     )  # fmt: skip
@@ -195,7 +208,7 @@ def test_options() -> None:
     assert found.unlogged_registers == {1, 4}
     assert (found.allow_sept_ve, found.require_event_log, found.allow_repeated_separators) == (True, True, True)
     assert found.dcap.quote.minimum_evaluation_number == 17
-    assert (found.dcap.waive_revocation, found.dcap.allow_trailing_bytes) == (True, True)
+    assert (found.dcap.waive_revocation, found.dcap.allow_trailing_bytes) == (True, False)
     assert read_options({}) == TdxOptions()
     assert not read_options({"allow_unchecked_revocation": ["sgx"]}).dcap.waive_revocation
 
