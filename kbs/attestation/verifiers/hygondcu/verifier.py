@@ -67,8 +67,8 @@ class DcuVerifier:
         return [VerifiedClaims(Tee.HYGON_DCU, "dcu", _claims_of(report, binding)) for report in reports]
 
     def endorsements_from(self, evidence: Evidence, given: Mapping[str, Json]) -> Endorsements:
-        """Collateral given by hand: `hsk_cek`, HSK followed by CEK in base64, for all chips of the evidence, or an object
-        of such texts by chip id. Others are ignored.
+        """Collateral given by hand: `hsk_cek`, HSK followed by CEK in base64, for all chips of the evidence, or an
+        object of such texts by chip id. Others are ignored.
 
         Raises:
             EvidenceRejected: the evidence does not parse.
