@@ -32,7 +32,7 @@ from kbs.attestation.model import Json
 UNKNOWN: Final = "unknown"
 WHOLE: Final = "event"
 
-_PARTS_OF: Final = frozenset({EV_EFI_VARIABLE_BOOT, EV_EVENT_TAG, EV_IPL})
+_HASHED_IN_PART: Final = frozenset({EV_EFI_VARIABLE_BOOT, EV_IPL})  # tried before all of the data: it mostly fits
 _TAGGED_HEAD: Final = 8  # bytes of tag and size
 _LABELLED: Final = re.compile(rb"[a-z_]{1,32}(:?) ([^\0]*)")
 
@@ -43,22 +43,23 @@ def entry(event: Event, algorithm: Algorithm) -> dict[str, Json]:
     name, decode, hashes_data = EVENT_TYPES.get(number) or unknown_type(number)
     details: dict[str, Json] = {}
     parsed = False
-    whole = algorithm.hash(data) == digest
-    if decode is not None and (whole or not hashes_data):
+    covers = UNKNOWN if number in _HASHED_IN_PART else _covered(number, data, digest, algorithm)
+    if decode is not None and (covers is WHOLE or not hashes_data):
         try:
             details = decode(data)
             parsed = True
         except ValueError:
             pass  # not of the form: the event stays, and says that it is not parsed
-    covers = WHOLE
-    if not whole:
-        if "data" in details:  # the agent hashes all of its event
-            details, parsed = {}, False
-        covers = _covered_part(number, data, digest, algorithm) if parsed and number in _PARTS_OF else UNKNOWN
+    if number in _HASHED_IN_PART:
+        covers = (parsed and _covered_part(number, data, digest, algorithm)) or _covered(
+            number, data, digest, algorithm
+        )
+    elif covers is not WHOLE and "data" in details:  # the agent hashes all of its event
+        details, parsed = {}, False
     return {
         "details": details,
         "digest_covers": covers,
-        "digest_matches_event": whole,
+        "digest_matches_event": covers is WHOLE,
         "digests": [{"alg": algorithm.name, "digest": digest.hex()}],
         "event": b2a_base64(data, newline=False).decode(),
         "index": register,
@@ -77,17 +78,24 @@ def unverified_entry(event: Event, algorithm: Algorithm) -> dict[str, Json]:
     }
 
 
-def _covered_part(number: int, data: bytes, digest: bytes, algorithm: Algorithm) -> str:
-    """What firmware and boot loaders hash in place of all event data."""
-    if number == EV_IPL:
-        labelled = _LABELLED.match(data)
-        if labelled is None:
-            return UNKNOWN
-        # GRUB logs `grub_cmd: text` and hashes the text (grub-core/commands/tpm.c); the boot loaders of Red Hat and
-        # Anolis log `grub_cmd text` and hash the text, mostly with its NUL, whatever byte may follow.
-        text = labelled[2]
-        found = algorithm.hash(text) == digest or (not labelled[1] and algorithm.hash(text + b"\0") == digest)
-        return "text" if found else UNKNOWN
-    if number == EV_EVENT_TAG:
-        return "tagged_data" if algorithm.hash(data[_TAGGED_HEAD:]) == digest else UNKNOWN
-    return "variable_data" if algorithm.hash(decoders.variable_bytes(data)) == digest else UNKNOWN
+def _covered(number: int, data: bytes, digest: bytes, algorithm: Algorithm) -> str:
+    """What a digest covers that firmware takes of all data, or of a tagged event's payload."""
+    if algorithm.hash(data) == digest:
+        return WHOLE
+    if number == EV_EVENT_TAG and algorithm.hash(data[_TAGGED_HEAD:]) == digest:
+        return "tagged_data"
+    return UNKNOWN
+
+
+def _covered_part(number: int, data: bytes, digest: bytes, algorithm: Algorithm) -> str | None:
+    """What firmware and boot loaders mostly hash in place of all event data; None: something else."""
+    if number == EV_EFI_VARIABLE_BOOT:
+        return "variable_data" if algorithm.hash(decoders.variable_bytes(data)) == digest else None
+    labelled = _LABELLED.match(data)
+    if labelled is None:
+        return None
+    # GRUB logs `grub_cmd: text` and hashes the text (grub-core/commands/tpm.c); the boot loaders of Red Hat and Anolis
+    # log `grub_cmd text` and hash the text, mostly with its NUL, whatever byte may follow.
+    colon, text = labelled.groups()
+    found = (not colon and algorithm.hash(text + b"\0") == digest) or algorithm.hash(text) == digest
+    return "text" if found else None
