@@ -3,7 +3,7 @@
 What was damaged may lack claims, where a part is optional, and have none that the good evidence had not.
 
 Runs over every attester of the verifiers' contract, so a new TEE joins by its line there. `make mutations` makes many
-more; a failure prints what was done, and comes again with the same seed.
+more; a failure prints what was done. The seed fixes the choices, but keys and signatures are new in every run.
 """
 
 from __future__ import annotations
