@@ -75,6 +75,7 @@ from kbs.web.model import Listener
 from rvps.client import ReferenceValueProvider, embedded
 
 AUDIT_ORIGIN = "kbs/audit"
+_SAMPLES = ("sample", "sampledevice")  # they have no vendor
 _WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
 _THREADS = 8  # for work that may wait, and for administration
 
@@ -297,27 +298,30 @@ def _verifiers(data: Path, settings: Settings) -> dict[Tee, Verifier]:
     attestation = settings.attestation
     found: dict[Tee, Verifier] = {}
     for name, factory in extensions.load("kbs.verifiers", attestation.tees).items():
+        path = attestation.anchors.get(name)
+        anchors = None if path is None else _document(f"attestation.anchors.{name}", data / path)
         options: dict[str, Any] = dict(attestation.options.get(name, {}))
+        if attestation.insecure_test_root is not None and name not in _SAMPLES:
+            setting, folder = "attestation.insecure_test_root", data / attestation.insecure_test_root
+            anchors = anchors or _document(setting, folder / f"{name}.anchors.json")
+            options = {**_document(setting, folder / f"{name}.options.json"), **options}
         if name in attestation.allow_unchecked_revocation:
             options["allow_unchecked_revocation"] = list(attestation.allow_unchecked_revocation)
-        if name in ("sample", "sampledevice"):
+        if name in _SAMPLES:
             options["enable_sample"] = attestation.insecure_sample
-        anchors = attestation.anchors.get(name)
-        found[Tee(name)] = factory(
-            VerifierOptions(options, None if anchors is None else _anchors(name, data / anchors), data)
-        )
+        found[Tee(name)] = factory(VerifierOptions(options, anchors, data))
     return found
 
 
-def _anchors(name: str, path: Path) -> Mapping[str, Any]:
+def _document(setting: str, path: Path) -> Mapping[str, Any]:
     try:
         document = strict_json.decode(path.read_bytes())
     except OSError as err:
-        raise ConfigInvalid(f"attestation.anchors.{name}: {path}: {err.strerror}") from None
+        raise ConfigInvalid(f"{setting}: {path}: {err.strerror}") from None
     except (MalformedMessage, PayloadTooLarge) as err:
-        raise ConfigInvalid(f"attestation.anchors.{name}: {path}: {err}") from None
+        raise ConfigInvalid(f"{setting}: {path}: {err}") from None
     if not isinstance(document, dict):
-        raise ConfigInvalid(f"attestation.anchors.{name}: {path} is not a JSON object")
+        raise ConfigInvalid(f"{setting}: {path} is not a JSON object")
     return document
 
 

@@ -60,6 +60,7 @@ class AttestationSettings:
     allow_unchecked_revocation: tuple[str, ...] = ()  # TEEs whose missing revocation list does not bar affirming
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per TEE, e.g. options.snp.snp_v2_product
     anchors: Mapping[str, Path] = field(default_factory=dict)  # per TEE: JSON file of trust roots instead of built-in
+    insecure_test_root: Path | None = None  # folder of make-believe vendors: whoever reads it can forge any evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +209,8 @@ class Settings:
             found.append("server.insecure_http")
         if self.attestation.insecure_sample:
             found.append("attestation.insecure_sample")
+        if self.attestation.insecure_test_root is not None:
+            found.append("attestation.insecure_test_root")
         if self.admin.mode == "insecure-allow-all":
             found.append("admin.mode=insecure-allow-all")
         return tuple(found)

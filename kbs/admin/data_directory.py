@@ -50,6 +50,7 @@ def make(
     tees: Sequence[str],
     insecure_sample: bool,
     insecure_http: bool,
+    insecure_test_root: Path | None = None,
     token_lifetime: timedelta,
     now: datetime,
 ) -> Made:
@@ -58,6 +59,7 @@ def make(
     Args:
         names: further host names and addresses for the TLS leaf.
         tees: TEEs to enable beside the sample ones.
+        insecure_test_root: folder of make-believe vendors to trust, as in the settings.
 
     Raises:
         ConfigInvalid: there is a data directory already, or the directory is not empty.
@@ -77,12 +79,16 @@ def make(
     _make_tls(data / "tls", names, now)
     token = AdminTokenMint(admin_key, AdminTokenSettings(), Roles(), lambda: now).mint("admin", "admin", token_lifetime)
     write_private_file(data / "admin-token", token.text.encode() + b"\n")
-    settings = _settings_text(tees, insecure_sample=insecure_sample, insecure_http=insecure_http)
+    settings = _settings_text(
+        tees, insecure_sample=insecure_sample, insecure_http=insecure_http, insecure_test_root=insecure_test_root
+    )
     write_private_file(data / "kbs.toml", settings.encode())
     return Made(data, None if insecure_http else data / "tls/ca.pem", data / "admin-token", data / "kbs.toml")
 
 
-def _settings_text(tees: Sequence[str], *, insecure_sample: bool, insecure_http: bool) -> str:
+def _settings_text(
+    tees: Sequence[str], *, insecure_sample: bool, insecure_http: bool, insecure_test_root: Path | None
+) -> str:
     enabled = [*tees, *(("sample", "sampledevice") if insecure_sample else ())]
     listed = ", ".join(f'"{tee}"' for tee in enabled)
     lines = [
@@ -96,6 +102,8 @@ def _settings_text(tees: Sequence[str], *, insecure_sample: bool, insecure_http:
     lines += ["", "[attestation]", f"tees = [{listed}]"]
     if insecure_sample:
         lines.append("insecure_sample = true    # software TEE: anyone can forge its evidence")
+    if insecure_test_root is not None:
+        lines.append(f'insecure_test_root = "{insecure_test_root}"    # make-believe vendors: who has it can forge')
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
 """`kbs guest`: a software guest, to try a broker out: attests itself, fetches, decrypts.
 
-Its evidence is of the TEE `sample`, which proves nothing: a broker must be told to take it.
+Its evidence proves nothing, be it of the TEE `sample` or of another one under make-believe vendors: a broker must be
+told to take it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import click
 from kbs.cli.connection import Place, broker_options
 from kbs.cli.output import click_echo, done, print_json, write_private
 from kbs.cli.parameters import NamedJson
+from kbs.cli.test_root import software_attester
+from kbs.client.attesters.catalogue import SOFTWARE_ATTESTERS
 from kbs.client.errors import ClientMisconfigured
-from kbs.client.guest import GuestClient
+from kbs.client.guest import Attester, GuestClient
 from kbs.client.sample_attester import SampleAttester
 from kbs.protocol.tee import Tee
 from kbs.strict_json import Json
 
+_TEES: Final = (Tee.SAMPLE.value, *sorted(tee.value for tee in SOFTWARE_ATTESTERS))
 _CLAIMS: Final = ("svn", "launch_digest", "platform_version", "debug")
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT: Final = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
@@ -33,6 +37,7 @@ class Guest:
     """What the options say about the guest."""
 
     tee: str
+    test_root: Path | None
     claims: tuple[tuple[str, Json], ...]
     init_data: Path | None
 
@@ -46,15 +51,35 @@ class Guest:
             place.url,
             ca_file=place.ca_file,
             tee=self.tee,
-            attester=_attester(self.claims),
+            attester=self._attester(),
             init_data=None if self.init_data is None else _text(self.init_data),
             transport=place.transport,
         )
 
+    def _attester(self) -> Attester:
+        if self.tee == Tee.SAMPLE:
+            if self.test_root is not None:
+                raise click.UsageError("the sample TEE has no vendor: leave --insecure-test-root out")
+            return _sample_attester(self.claims)
+        if self.claims:
+            raise click.UsageError("--claim is for the sample TEE")
+        if self.test_root is None:
+            raise click.UsageError(
+                f"--tee {self.tee} needs --insecure-test-root FOLDER; a broker that trusts one: "
+                f"kbs init DIRECTORY --tee {self.tee} --insecure-test-root"
+            )
+        return software_attester(self.test_root, Tee(self.tee))
+
 
 def _guest_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
-        click.option("--tee", type=click.Choice([Tee.SAMPLE.value]), default=Tee.SAMPLE.value, show_default=True),
+        click.option("--tee", type=click.Choice(_TEES), default=Tee.SAMPLE.value, show_default=True),
+        click.option(
+            "--insecure-test-root",
+            "test_root",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Folder of make-believe vendors, as `kbs init --insecure-test-root` makes it.",
+        ),
         click.option(
             "--claim",
             "claims",
@@ -83,6 +108,7 @@ def guest_command() -> None:
 def get_command(
     path: str,
     tee: str,
+    test_root: Path | None,
     claims: tuple[tuple[str, Json], ...],
     init_data: Path | None,
     passport: Path | None,
@@ -91,7 +117,7 @@ def get_command(
     as_json: bool,
 ) -> None:
     """Attest, fetch PATH (repository/type/tag or kbs:///…), decrypt it here, and write the bytes to stdout."""
-    with Guest(tee, claims, init_data).connect(place) as guest:
+    with Guest(tee, test_root, claims, init_data).connect(place) as guest:
         value = guest.get_resource(path, token=None if passport is None else _text(passport).strip())
     if out is not None:
         write_private(out, value)
@@ -111,6 +137,7 @@ def get_command(
 @broker_options(guest=True)
 def token_command(
     tee: str,
+    test_root: Path | None,
     claims: tuple[tuple[str, Json], ...],
     init_data: Path | None,
     out: Path | None,
@@ -118,7 +145,7 @@ def token_command(
     as_json: bool,
 ) -> None:
     """Attest, and print the attestation token (a JWT)."""
-    with Guest(tee, claims, init_data).connect(place) as guest:
+    with Guest(tee, test_root, claims, init_data).connect(place) as guest:
         token = guest.attest()
     if out is not None:
         write_private(out, token.encode() + b"\n")
@@ -130,7 +157,7 @@ def token_command(
         done("got", f"a token to {out}")
 
 
-def _attester(claims: tuple[tuple[str, Json], ...]) -> SampleAttester:
+def _sample_attester(claims: tuple[tuple[str, Json], ...]) -> SampleAttester:
     named = dict(claims)
     if len(named) != len(claims):
         raise click.UsageError("a claim is given twice")

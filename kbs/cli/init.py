@@ -10,12 +10,18 @@ from rich.markup import escape
 
 from kbs.admin.data_directory import make
 from kbs.cli.output import console, print_json
+from kbs.cli.test_root import NAME, make_test_root, playable
 from kbs.clock import system_clock
 
 
 @click.command("init", short_help="Make a data directory: settings, keys, TLS, an admin token.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--insecure-sample", is_flag=True, help="Enable the software TEEs. Anyone can forge their evidence.")
+@click.option(
+    "--insecure-test-root",
+    is_flag=True,
+    help=f"Trust make-believe vendors, made below DIRECTORY in {NAME}, for every --tee. Who has the folder can forge.",
+)
 @click.option("--insecure-http", is_flag=True, help="Serve plain HTTP.")
 @click.option("--tee", "tees", multiple=True, default=("snp",), show_default=True, help="TEE to accept; repeatable.")
 @click.option(
@@ -25,6 +31,7 @@ from kbs.clock import system_clock
 def init_command(
     directory: Path,
     insecure_sample: bool,
+    insecure_test_root: bool,
     insecure_http: bool,
     tees: tuple[str, ...],
     names: tuple[str, ...],
@@ -34,15 +41,18 @@ def init_command(
 
     Nothing that exists is overwritten.
     """
+    players = playable(tees) if insecure_test_root else ()
     made = make(
         directory,
         names=names,
         tees=tees,
         insecure_sample=insecure_sample,
+        insecure_test_root=Path(NAME) if insecure_test_root else None,
         insecure_http=insecure_http,
         token_lifetime=timedelta(hours=24),
         now=system_clock(),
     )
+    make_test_root(directory, players, system_clock())
     if as_json:
         print_json(
             {
@@ -50,6 +60,7 @@ def init_command(
                 "ca": None if made.ca is None else str(made.ca),
                 "admin_token_file": str(made.admin_token),
                 "settings": str(made.settings),
+                **({"test_root": str(directory / NAME)} if insecure_test_root else {}),
             }
         )
         return
@@ -61,6 +72,9 @@ def init_command(
         out.print(f"  CA           {escape(str(made.ca))} (give it to guests and clients)")
     if insecure_sample:
         out.print("[bold yellow]  insecure: software TEEs are enabled; anyone can forge their evidence[/]")
+    if insecure_test_root:
+        out.print(f"  test root    {escape(str(directory / NAME))} (for `kbs guest --insecure-test-root`)")
+        out.print("[bold yellow]  insecure: whoever reads the test root can forge evidence of these TEEs[/]")
     if insecure_http:
         out.print("[bold yellow]  insecure: plain HTTP[/]")
     out.print(f"[dim]next:[/] kbs serve --data {escape(str(made.data))}")

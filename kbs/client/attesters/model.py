@@ -27,6 +27,11 @@ class SoftwareAttester(ABC):
         """For `VerifierOptions.options`: what this machine's evidence cannot do without."""
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """Of `options` those that an operator would set for this machine."""
+        return self.options
+
+    @property
     @abstractmethod
     def endorsements(self) -> Mapping[str, Any]:
         """For `Verifier.endorsements_from`: what a vendor would serve."""

@@ -27,6 +27,7 @@ from cryptography.x509.oid import NameOID
 
 from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.test_root import TestRoot
+from kbs.client.errors import ClientError
 from kbs.protocol.tee import Tee
 
 Validity = tuple[datetime, datetime]
@@ -41,7 +42,7 @@ _SLOT: Final = 80
 _COORDINATE: Final = 80
 
 
-class RequestUnreadable(Exception):
+class RequestUnreadable(ClientError):
     """The machine has no slot in the request, or the request was changed."""
 
 
@@ -205,6 +206,11 @@ class SoftwareSe(SoftwareAttester):
         return {"se_issued": [{"measurement_key": key.hex(), "request_nonce": nonce.hex()}]}
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """None: what was issued is no setting."""
+        return {}
+
+    @property
     def endorsements(self) -> dict[str, str]:
         """None: what vouches for the machine is checked before it is asked."""
         return {}
@@ -248,9 +254,9 @@ class SoftwareSe(SoftwareAttester):
         count, size = request[0x27], int.from_bytes(request[0x2C:0x30], "big")
         end = _SLOTS_AT + count * _SLOT
         if len(request) != int.from_bytes(request[0x0C:0x10], "big") or len(request) != end + size + 16:
-            raise RequestUnreadable
+            raise RequestUnreadable("the attestation request is not for this machine")
         if request[0x30:0x38] != bytes.fromhex("7000000000000000") or request[0x38:0x3C] != b"\0\0\0\1":
-            raise RequestUnreadable
+            raise RequestUnreadable("the attestation request is not for this machine")
         x, y = (int.from_bytes(request[at : at + _COORDINATE], "big") for at in (0x40, 0x40 + _COORDINATE))
         customer = ec.EllipticCurvePublicNumbers(x, y, ec.SECP521R1()).public_key()
         shared = self.host_key.exchange(ec.ECDH(), customer)
@@ -261,7 +267,7 @@ class SoftwareSe(SoftwareAttester):
             protection = AESGCM(wrapping.decrypt(bytes(12), slot[32:], None))
             opened = protection.decrypt(request[0x10:0x1C], request[end:], request[:end])
         except (InvalidTag, ValueError):
-            raise RequestUnreadable from None
+            raise RequestUnreadable("the attestation request is not for this machine") from None
         return opened[:64], opened[64:80]
 
     def _answer(
