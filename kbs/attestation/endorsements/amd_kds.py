@@ -14,9 +14,10 @@ from cryptography import x509
 
 from kbs.attestation.endorsements.amd import AmdProduct, AmdRef, CrlRef, VcekRef, VekKind, VlekRef, parse_name
 from kbs.attestation.endorsements.amd_roots import AmdRoots
-from kbs.attestation.endorsements.amd_x509 import X509_ERRORS, is_signed_by, load_certificate, load_crl
+from kbs.attestation.endorsements.amd_x509 import is_signed_by
 from kbs.attestation.endorsements.files import read_bounded
 from kbs.attestation.endorsements.model import Obtained
+from kbs.attestation.x509 import X509_ERRORS, load_certificate, load_crl
 from kbs.errors import EndorsementsUnavailable
 
 KDS_URL: Final = "https://kdsintf.amd.com"

@@ -12,8 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kbs.attestation.endorsements.amd import AmdProduct, VekKind
-from kbs.attestation.endorsements.amd_x509 import X509_ERRORS, common_name, is_signed_by, load_certificate
+from kbs.attestation.endorsements.amd_x509 import is_signed_by
 from kbs.attestation.endorsements.pinned import pinned
+from kbs.attestation.x509 import X509_ERRORS, common_name, load_certificate
 from kbs.errors import ConfigInvalid
 
 _MIN_KEY_BITS: Final = 2048  # the real ones have 4096; test roots may be smaller to be quick

@@ -11,9 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.x509.oid import SignatureAlgorithmOID
 
-from kbs.attestation.x509 import X509_ERRORS, common_name, load_certificate, load_crl, serial_number
-
-__all__ = ["X509_ERRORS", "common_name", "is_signed_by", "load_certificate", "load_crl", "serial_number"]
+from kbs.attestation.x509 import X509_ERRORS
 
 _PSS = padding.PSS(mgf=padding.MGF1(SHA384()), salt_length=48)  # AMD 57230: RSASSA-PSS, SHA-384, salt of 48 bytes
 

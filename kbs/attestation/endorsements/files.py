@@ -10,8 +10,8 @@ from typing import Final
 
 from cryptography import x509
 
-from kbs.attestation.endorsements.amd_x509 import common_name, load_certificate, load_crl
 from kbs.attestation.model import Endorsements, Evidence, Verifier
+from kbs.attestation.x509 import common_name, load_certificate, load_crl
 from kbs.errors import ConfigInvalid
 
 MAX_FILE: Final = 2 * 1024 * 1024  # bytes

@@ -21,13 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from kbs.attestation.endorsements.amd import AmdProduct, TcbVersion, VekKind, hwid_size
 from kbs.attestation.endorsements.amd_roots import AmdRoots
-from kbs.attestation.endorsements.amd_x509 import (
-    X509_ERRORS,
-    common_name,
-    is_signed_by,
-    load_certificate,
-    serial_number,
-)
+from kbs.attestation.endorsements.amd_x509 import is_signed_by
+from kbs.attestation.x509 import X509_ERRORS, common_name, load_certificate, serial_number
 from kbs.errors import ChainInvalid, EndorsementExpired, TcbMismatch
 
 _ARC: Final = "1.3.6.1.4.1.3704.1."

@@ -16,8 +16,9 @@ from datetime import datetime
 from typing import Final
 
 from kbs.attestation.endorsements.amd_roots import AmdRoots
-from kbs.attestation.endorsements.amd_x509 import X509_ERRORS, is_signed_by, load_crl
+from kbs.attestation.endorsements.amd_x509 import is_signed_by
 from kbs.attestation.sev.chain import EndorsedKey
+from kbs.attestation.x509 import X509_ERRORS, load_crl
 from kbs.errors import ChainInvalid, EndorsementExpired, EndorsementRevoked
 
 _CACHE_SIZE: Final = 16  # two lists for each product, and their successors

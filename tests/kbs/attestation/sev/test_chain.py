@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from kbs.attestation.endorsements.amd import TcbVersion, VekKind
 from kbs.attestation.endorsements.amd_roots import AmdRoots, roots_from_anchors
-from kbs.attestation.endorsements.amd_x509 import load_certificate
 from kbs.attestation.sev.chain import ChainVerifier
+from kbs.attestation.x509 import load_certificate
 from kbs.client.attesters.snp import CSP_ID, SoftwareSnp
 from kbs.client.attesters.test_root import TestRoot
 from kbs.errors import ChainInvalid, EvidenceRejected, TcbMismatch

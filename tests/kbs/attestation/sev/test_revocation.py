@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from kbs.attestation.endorsements.amd import VekKind
 from kbs.attestation.endorsements.amd_roots import AmdRoots, roots_from_anchors
-from kbs.attestation.endorsements.amd_x509 import load_crl
 from kbs.attestation.sev.chain import ChainVerifier, EndorsedKey
 from kbs.attestation.sev.revocation import RevocationChecker
+from kbs.attestation.x509 import load_crl
 from kbs.client.attesters.snp import SoftwareSnp
 from kbs.client.attesters.test_root import TestRoot
 from kbs.errors import ChainInvalid, EndorsementExpired, EndorsementRevoked, EvidenceRejected
