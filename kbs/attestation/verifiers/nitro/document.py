@@ -23,6 +23,7 @@ from kbs.errors import EvidenceMalformed, EvidenceVersionUnsupported
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MILLISECOND: Final = 253_402_300_799_999  # of the year 9999, which is as far as a datetime goes
 _DIGEST: Final = "SHA384"
+_DSTACK: Final = b"\x00\x02"  # how dstack's attestation file begins that holds a document: version, kind
 _REGISTER_SIZE: Final = 48
 _MAX_REGISTERS: Final = 32
 _MAX_MODULE_ID: Final = 256  # characters; a real one has 39
@@ -68,12 +69,23 @@ def read_message(body: Any, *, allow_trailing_bytes: bool) -> Sign1:
         EvidenceVersionUnsupported: not signed with ES384, the only algorithm that AWS uses.
     """
     if isinstance(body, bytes):
-        message = read_sign1(body, allow_trailing_bytes=allow_trailing_bytes)
+        message = read_sign1(_unwrapped(body), allow_trailing_bytes=allow_trailing_bytes)
     else:
         message = read_sign1(_octets_of(body))
     if message.algorithm is not Algorithm.ES384:
         raise EvidenceVersionUnsupported("Nitro document is not signed with ES384")
     return message
+
+
+def _unwrapped(raw: bytes) -> bytes:
+    """A raw document, taken out of dstack's attestation file where it stands in one: version 0, kind 2 (Nitro), length
+    as a compact integer of two octets in SCALE, the document; what else the file holds is nothing that AWS vouches for.
+    """
+    if not raw.startswith(_DSTACK) or len(raw) < len(_DSTACK) + 2:
+        return raw
+    compact = int.from_bytes(raw[2:4], "little")
+    size = compact >> 2
+    return raw[4 : 4 + size] if compact & 3 == 1 and len(raw) >= 4 + size else raw
 
 
 def _octets_of(body: Any) -> bytes:

@@ -96,6 +96,22 @@ def test_bytes_behind_it() -> None:
         verify({"document": base64.b64encode(DOCUMENT + b"\0").decode()}, allow_trailing_bytes=True)
 
 
+def test_inside_a_file_of_dstack() -> None:
+    """As the document's publisher keeps it: two octets of kind, a compact length, the document, things of its own."""
+    length = (len(DOCUMENT) << 2 | 1).to_bytes(2, "little")
+    assert verify(b"\0\2" + length + DOCUMENT + bytes(151)) == verify()
+    for bad in (
+        b"\0\2",
+        b"\0\2" + length + DOCUMENT[:-1],
+        b"\0\3" + length + DOCUMENT,
+        b"\0\2" + (len(DOCUMENT) << 2 | 2).to_bytes(2, "little") + DOCUMENT,
+        b"\0\2" + ((len(DOCUMENT) - 1) << 2 | 1).to_bytes(2, "little") + DOCUMENT,
+        b"\0\2\1\0",
+    ):
+        with pytest.raises(EvidenceMalformed):
+            verify(bad)
+
+
 def test_every_octet_counts() -> None:
     verifier = nitro.build(VerifierOptions())
     for offset in range(0, len(DOCUMENT), 3):
