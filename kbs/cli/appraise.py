@@ -26,7 +26,7 @@ from kbs.cli.appraise_output import Report, show_accepted, show_refused
 from kbs.cli.output import write_private
 from kbs.cli.parameters import NamedJson
 from kbs.clock import system_clock
-from kbs.errors import ConfigInvalid, KbsError
+from kbs.errors import ConfigInvalid, KbsError, PeerFault
 from kbs.extensions import load
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
@@ -142,7 +142,7 @@ def _decide(
         case, found = _with_endorsements(case, verifier)
         attested = _attest(case, verifier, found)
         expect = accepted(attested)
-    except KbsError as error:
+    except PeerFault as error:  # any other fault is ours, and says nothing of the evidence
         refusal = error
         expect = refused(error)
     if save is not None:

@@ -18,6 +18,7 @@ from kbs.attestation.cases import DefaultPolicies, Judged, read_case, run_folder
 from kbs.attestation.verifiers import snp
 from kbs.cli.appraise import appraise_command
 from kbs.clock import system_clock
+from kbs.errors import PolicyBroken
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from kbs.protocol.tee import Tee
@@ -74,6 +75,18 @@ def values(tmp_path: Path) -> tuple[Any, ...]:
 def _json(result: Result, code: int = 0) -> Any:
     assert result.exit_code == code, result.output
     return json.loads(result.output)
+
+
+def test_a_damaged_installation_says_nothing_of_the_evidence(
+    sample: Callable[..., tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Shipped:
+        raise PolicyBroken("a shipped policy is not what the manifest says")
+
+    monkeypatch.setattr(Shipped, "load", staticmethod(broken))
+    result = CliRunner().invoke(appraise_command, [str(each) for each in sample()])
+    assert isinstance(result.exception, PolicyBroken)
+    assert "refused" not in result.output
 
 
 # --- real evidence under real roots -----------------------------------------------------------------------------------
