@@ -138,9 +138,12 @@ def issuer_of(leaf: x509.Certificate) -> PckCa:
     """Which PCK CA a leaf says it is issued by.
 
     Raises:
-        ChainInvalid: none of the two.
+        ChainInvalid: none of the two, or a name that does not parse.
     """
-    ca = _CA_NAMES.get(common_name(leaf.issuer))
+    try:
+        ca = _CA_NAMES.get(common_name(leaf.issuer))
+    except X509_ERRORS as err:  # names are read late, and only then found to be damaged
+        raise ChainInvalid("PCK certificate has an unreadable issuer") from err
     if ca is None:
         raise ChainInvalid("PCK certificate is of an unknown issuer")
     return ca

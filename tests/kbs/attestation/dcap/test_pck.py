@@ -172,3 +172,14 @@ def test_reading_without_trust() -> None:
     found, others = load_pck_chain(GOOD)
     assert (found, len(others)) == (LEAF, 2)
     assert issuer_of(found) is PckCa.PLATFORM
+
+
+def test_a_damaged_issuer_name_is_refused_and_not_an_accident() -> None:
+    """The library reads names when they are asked for, long after it took the certificate."""
+    der = LEAF.public_bytes(Encoding.DER)
+    at = der.index(b"Intel SGX PCK Platform CA")
+    damaged = x509.load_der_x509_certificate(der[:at] + b"\xff" + der[at + 1 :])
+    with pytest.raises(ChainInvalid, match="issuer"):
+        issuer_of(damaged)
+    with pytest.raises(ChainInvalid):
+        verify(pem(damaged, INTEL.ca_certificate))
