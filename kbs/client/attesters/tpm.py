@@ -30,6 +30,7 @@ Validity = tuple[datetime, datetime]
 VALIDITY: Final = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2049, 1, 1, tzinfo=UTC))
 AIK_PURPOSE: Final = "2.23.133.8.3"
 INIT_DATA_PCR: Final = 8
+_IMA_PCR: Final = 10
 RESETTABLE_PCRS: Final = (16, 23)
 
 _ALGORITHMS: Final = {"sha1": 0x0004, "sha256": 0x000B, "sha384": 0x000C, "sha512": 0x000D}
@@ -98,6 +99,7 @@ class SoftwareTpm(SoftwareAttester):
         self.bank = Bank()
         self.sha1_bank = Bank("sha1")
         self._log: list[tuple[int, int, bytes, bytes]] = []
+        self._ima: list[str] = []
         if boot:
             self._boot()
 
@@ -139,6 +141,20 @@ class SoftwareTpm(SoftwareAttester):
         events = [_event(*entry) for place, entry in enumerate(self._log) if place not in left_out]
         return b"".join((_spec_id_event(), *events))
 
+    def measure_file(self, path: str, content: bytes) -> None:
+        """What IMA does when a file is opened: template `ima-ng`, extended into PCR 10."""
+        digest = hashlib.sha256(content).digest()
+        fields = (b"sha256:\0" + digest, path.encode() + b"\0")
+        template = b"".join(len(field).to_bytes(4, "little") + field for field in fields)
+        sha1 = hashlib.sha1(template, usedforsecurity=False).digest()
+        self.sha1_bank.extend(_IMA_PCR, sha1)
+        self.bank.extend(_IMA_PCR, hashlib.sha256(template).digest())
+        self._ima.append(f"{_IMA_PCR} {sha1.hex()} ima-ng sha256:{digest.hex()} {path}\n")
+
+    def ima_log(self) -> bytes:
+        """IMA's list as text."""
+        return "".join(self._ima).encode()
+
     def evidence_for(self, report_data: bytes, *, init_data: bytes | None = None) -> dict[str, Any]:
         """Right evidence with the log, as `kbs.client.guest.Attester` asks for it."""
         return self.evidence(report_data, init_data, log=self.event_log())
@@ -149,6 +165,7 @@ class SoftwareTpm(SoftwareAttester):
         init_data: bytes | None = None,
         *,
         log: bytes | None = None,
+        ima_log: bytes | None = None,
         ak: bytes | None = None,
         chain: Sequence[bytes] | None = None,
         pcrs: Sequence[bytes] | None = None,
@@ -160,6 +177,7 @@ class SoftwareTpm(SoftwareAttester):
         Args:
             init_data: extended into PCR 8 for this quote; None: PCR 8 stays as the boot left it.
             log: event log to send along.
+            ima_log: IMA's list to send along.
             ak: DER public key to claim, instead of the one that signs.
             chain: certificates, DER, the key's own first; None: right ones if `certified`; empty: none.
             pcrs: values to list, instead of the quoted ones.
@@ -187,6 +205,8 @@ class SoftwareTpm(SoftwareAttester):
             body["ak_certificate_chain"] = [_b64(each) for each in certificates[1:]]
         if log is not None:
             body["event_log"] = _b64(log)
+        if ima_log is not None:
+            body["ima_log"] = _b64(ima_log)
         return body
 
     def quote(

@@ -2,8 +2,9 @@
 
 Members: `ak_public` (DER SubjectPublicKeyInfo), `tpm_quote` with `signature` (TPMT_SIGNATURE), `message` (TPMS_ATTEST)
 and `pcrs` (24 texts of 64 hex digits); all but the PCR values in base64. Optional and not sent by upstream's guests:
-`ak_certificate` and `ak_certificate_chain` (DER, the latter a list without the root) and `event_log` (TCG2 log). Other
-members are not looked at, so that newer guests keep working.
+`ak_certificate` and `ak_certificate_chain` (DER, the latter a list without the root), `event_log` (TCG2 log) and
+`ima_log` (IMA's measurement list, as text or in binary). Other members are not looked at, so that newer guests keep
+working.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Presented:
     values: tuple[bytes, ...]
     chain: tuple[bytes, ...]
     event_log: bytes | None
+    ima_log: bytes | None
 
 
 def read(body: Json) -> Presented:
@@ -54,7 +56,6 @@ def read(body: Json) -> Presented:
     evidence = _object(body, "TPM evidence")
     quote = _object(evidence.get("tpm_quote"), "tpm_quote")
     message = _octets(quote.get("message"), "message", _MAX_STRUCTURE)
-    log = evidence.get("event_log")
     return Presented(
         ak=_octets(evidence.get("ak_public"), "ak_public", MAX_KEY_SIZE),
         message=message,
@@ -62,8 +63,14 @@ def read(body: Json) -> Presented:
         signature=parse_signature(_octets(quote.get("signature"), "signature", _MAX_STRUCTURE)),
         values=_values(quote.get("pcrs")),
         chain=_chain(evidence.get("ak_certificate"), evidence.get("ak_certificate_chain")),
-        event_log=None if log is None else _octets(log, "event_log", _MAX_LOG),
+        event_log=_log(evidence, "event_log"),
+        ima_log=_log(evidence, "ima_log"),
     )
+
+
+def _log(evidence: Mapping[str, Any], name: str) -> bytes | None:
+    log = evidence.get(name)
+    return None if log is None else _octets(log, name, _MAX_LOG)
 
 
 def _object(value: Any, name: str) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from kbs.attestation.event_log import tcg
+from kbs.attestation.event_log import ima, tcg
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, Json, VerifiedClaims
 from kbs.attestation.tpm.pcrs import INIT_DATA_PCR, check_init_data, check_pcrs
 from kbs.attestation.tpm.quote import Quote, check_nonce
@@ -63,6 +63,8 @@ class TpmVerifier:
         # 7. Firmware's PCRs must all be in the log; those of the operating system may be without.
         if presented.event_log is not None:
             claims |= tcg.replay(presented.event_log, pcrs, BANK).as_claims()
+        if presented.ima_log is not None:
+            claims |= ima.replay(presented.ima_log, pcrs[ima.IMA_PCR], BANK).as_claims()
         claims |= self._revocation(signer)
         claims["binding"] = "not_checked" if binding.report_data is None else "checked"
         return [VerifiedClaims(Tee.TPM, "cpu", claims)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -127,6 +128,31 @@ def test_a_log_that_replays_becomes_claims() -> None:
     assert types.count("EV_SEPARATOR") == 8
     assert claims["event_log"]["secure_boot"] is True
     assert "uefi_event_logs" not in verify(ATTESTER.evidence(REPORT_DATA))
+
+
+def test_files_that_ima_measured_become_claims() -> None:
+    attester = SoftwareTpm()
+    for path in ("boot_aggregate", "/usr/bin/app", "/etc/app.conf"):
+        attester.measure_file(path, path.encode())
+    verifier = tpm.build(VerifierOptions(attester.options, attester.anchors))
+
+    def claims(log: bytes | None) -> Mapping[str, Any]:
+        body = attester.evidence(REPORT_DATA, log=attester.event_log(), ima_log=log)
+        (found,) = verifier.verify(Evidence(Tee.TPM, body), Endorsements(), Binding(REPORT_DATA), AT)
+        return found.claims
+
+    found = claims(attester.ima_log())
+    assert found["ima"] == {"entries": 3, "uncovered": 0, "violations": 0}
+    assert [entry["path"] for entry in found["ima_log"]] == ["boot_aggregate", "/usr/bin/app", "/etc/app.conf"]
+    assert found["ima_log"][1]["digest"] == hashlib.sha256(b"/usr/bin/app").hexdigest()
+    assert "ima" not in claims(None)
+    lines = attester.ima_log().splitlines(keepends=True)
+    with pytest.raises(EventLogMismatch):
+        claims(b"".join(lines[:-1]))
+    with pytest.raises(EventLogMismatch):
+        claims(b"".join((lines[1], lines[0], lines[2])))
+    with pytest.raises(EventLogMalformed):
+        claims(attester.ima_log().replace(b"/usr/bin/app", b"/usr/bin/apt"))
 
 
 def test_a_log_with_an_event_left_out_is_refused() -> None:
