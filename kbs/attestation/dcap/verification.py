@@ -302,7 +302,8 @@ def _check_revocation(chain: PckChain, documents: Sequence[Signed], lists: _List
         EndorsementExpired: a list is not current. EndorsementRevoked: a certificate is on it.
     """
     if lists.root is not None:
-        issued_by_root = [chain.path.issuer, *(each.path.leaf for each in documents)]
+        # The root among them: a vendor has no other way to say that it lost its key.
+        issued_by_root = [*chain.path.certificates[1:], *(each.path.leaf for each in documents)]
         lists.root.check([serial_number(each) for each in issued_by_root], at)
     if lists.pck is not None:
         lists.pck.check([serial_number(chain.path.leaf)], at)

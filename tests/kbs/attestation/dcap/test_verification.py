@@ -150,7 +150,13 @@ def test_an_attestation_key_off_the_curve() -> None:
 
 @pytest.mark.parametrize(
     ("revoked", "error"),
-    [(["pck"], EndorsementRevoked), (["platform"], EndorsementRevoked), (["tcb"], EndorsementRevoked), ([], None)],
+    [
+        (["pck"], EndorsementRevoked),
+        (["platform"], EndorsementRevoked),
+        (["tcb"], EndorsementRevoked),
+        (["root"], EndorsementRevoked),
+        ([], None),
+    ],
 )
 def test_revocation(revoked: list[str], error: type[EvidenceRejected] | None) -> None:
     bundle = TD.intel.collateral("TDX", revoked=revoked)
