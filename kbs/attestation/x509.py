@@ -43,7 +43,10 @@ X509_ERRORS = (
 MAX_CERTIFICATES: Final = 16  # in one bundle; a path has at most six
 _MAX_PATH: Final = 6
 _MAX_LINKS: Final = 32  # signatures checked for one leaf, whatever the bundle holds
-_MIN_RSA_BITS: Final = 2048
+_RSA_BITS: Final = range(2048, 8192 + 1)
+_RSA_EXPONENT_BITS: Final = (
+    32  # a longer one, up to the modulus, would make each signature cost a hundred times as much
+)
 _CACHE_SIZE: Final = 1024
 _SERIAL_ZERO: Final = "Parsed a serial number which wasn't positive"
 # RFC 7468, strict but for the length of lines; blank lines may follow.
@@ -185,7 +188,7 @@ class PathVerifier:
         self._anchors = tuple(anchors)
         self._critical = critical | {oid.dotted_string for oid in _UNDERSTOOD}
         self._max_length = max_length
-        self._known: OrderedDict[tuple[bytes, ...], tuple[CertificatePath, ...]] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes, frozenset[bytes]], tuple[CertificatePath, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def verify(
@@ -197,25 +200,41 @@ class PathVerifier:
             ChainInvalid: there is none.
             EndorsementExpired: there is one, and a certificate of it is outside its validity.
         """
-        key = tuple(each.public_bytes(Encoding.DER) for each in (leaf, *intermediates))
-        with self._lock:
-            paths = self._known.get(key)
-            if paths is not None:
-                self._known.move_to_end(key)
-        if paths is None:
-            try:
-                paths = tuple(self._search(leaf, intermediates))
-            except X509_ERRORS as err:
-                raise ChainInvalid("a certificate of the chain does not parse") from err
-            if not paths:
-                raise ChainInvalid("the certificate does not lead to a pinned root")
-            with self._lock:  # only what is found is remembered: a stranger cannot fill it with what is not
-                self._known[key] = paths
-                while len(self._known) > _CACHE_SIZE:
-                    self._known.popitem(last=False)
+        paths = self.find(leaf, intermediates)
         chosen = next((path for path in paths if path.not_before <= at <= path.not_after), paths[0])
         chosen.check_dates(at)
         return chosen
+
+    def find(self, leaf: x509.Certificate, intermediates: Sequence[x509.Certificate]) -> tuple[CertificatePath, ...]:
+        """Every path from `leaf` to an anchor, at least one; valid at some time or at none.
+
+        Raises:
+            ChainInvalid: there is none.
+        """
+        key = leaf.public_bytes(Encoding.DER), frozenset(each.public_bytes(Encoding.DER) for each in intermediates)
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None:
+                self._known.move_to_end(key)
+                return known
+        try:
+            paths = tuple(self._search(leaf, intermediates))
+            is_bare = all(self._has_a_place(each, paths) for each in intermediates)
+        except X509_ERRORS as err:
+            raise ChainInvalid("a certificate of the chain does not parse") from err
+        if not paths:
+            raise ChainInvalid("the certificate does not lead to a pinned root")
+        if is_bare:  # a stranger cannot fill the memory with what leads nowhere, nor with one chain in a thousand wraps
+            with self._lock:
+                self._known[key] = paths
+                while len(self._known) > _CACHE_SIZE:
+                    self._known.popitem(last=False)
+        return paths
+
+    def _has_a_place(self, certificate: x509.Certificate, paths: Sequence[CertificatePath]) -> bool:
+        return any(certificate in path.certificates for path in paths) or any(
+            is_edition_of(certificate, anchor) for anchor in self._anchors
+        )
 
     def _search(self, leaf: x509.Certificate, intermediates: Sequence[x509.Certificate]) -> Iterator[CertificatePath]:
         if len(intermediates) > MAX_CERTIFICATES:
@@ -284,7 +303,7 @@ def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
 def _is_strong(certificate: x509.Certificate) -> bool:
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
-        return key.key_size >= _MIN_RSA_BITS
+        return key.key_size in _RSA_BITS and key.public_numbers().e.bit_length() <= _RSA_EXPONENT_BITS
     return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(
         key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
     )
@@ -296,6 +315,11 @@ def is_same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
     return one.subject == other.subject and one.public_key().public_bytes(*form) == other.public_key().public_bytes(
         *form
     )
+
+
+def is_edition_of(certificate: x509.Certificate, root: x509.Certificate) -> bool:
+    """Whether it is the root itself or another edition of it: same subject, same key, signed with that key."""
+    return is_same_key(certificate, root) and is_issued_by(certificate, root)
 
 
 @dataclass(frozen=True, slots=True)

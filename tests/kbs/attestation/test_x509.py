@@ -18,6 +18,7 @@ from kbs.attestation.x509 import (
     MAX_CERTIFICATES,
     PathVerifier,
     common_name,
+    is_issued_by,
     is_same_key,
     load_certificate,
     load_certificates,
@@ -233,6 +234,68 @@ def test_weak_keys_are_refused() -> None:
     odd = make("odd", ROOT, ec.generate_private_key(ec.SECP256K1()))
     with pytest.raises(ChainInvalid):
         verify(odd.issue("leaf", ca=False), odd.certificate)
+
+
+SLOW_KEYS = {  # OpenSSL takes both; one signature costs milliseconds, and a stranger may have dozens checked
+    "exponent as long as the modulus": rsa.RSAPublicNumbers((1 << 3070) + 1, (1 << 3071) + 3),
+    "modulus of 16384 bits": rsa.RSAPublicNumbers((1 << 63) + 1, (1 << 16383) + 3),
+    "modulus of 8200 bits": rsa.RSAPublicNumbers(65537, (1 << 8199) + 3),
+}
+
+
+@pytest.mark.parametrize("numbers", SLOW_KEYS.values(), ids=SLOW_KEYS)
+def test_keys_that_cost_too_much_are_not_asked(numbers: rsa.RSAPublicNumbers) -> None:
+    ring = make("ring")
+    builder = x509.CertificateBuilder(name("ring"), name("ring"), numbers.public_key(), 5).not_valid_before(AT - DAY)
+    builder = builder.not_valid_after(AT + DAY).add_extension(x509.BasicConstraints(True, None), critical=True)
+    slow = builder.sign(ring.key, SHA256())
+    asked: list[bool] = []
+    leaf = ring.issue("leaf", ca=False).certificate
+
+    class Watched:
+        signature_hash_algorithm = SHA256()
+
+        def verify_directly_issued_by(self, issuer: x509.Certificate) -> None:
+            asked.append(True)
+
+    assert not is_issued_by(Watched(), slow)  # type: ignore[arg-type] # all that is asked of it
+    assert not asked
+    with pytest.raises(ChainInvalid):
+        verify(Authority(ring.key, leaf), slow)
+
+
+def known(verifier: PathVerifier) -> int:
+    """How many chains it remembers."""
+    return len(verifier._known)
+
+
+def test_one_chain_in_many_wraps_is_remembered_once() -> None:
+    """A genuine chain is no secret: what anybody can put around it must not push other chains out of the memory."""
+    verifier = PathVerifier([ROOT.certificate])
+    edition = make("root", key=ROOT.key, days=(-200, -50)).certificate
+    for bundle in (CHAIN, CHAIN[::-1], (*CHAIN, *CHAIN), (*CHAIN[::-1], *CHAIN)):
+        verifier.verify(LEAF.certificate, bundle, AT)
+        assert known(verifier) == 1
+    verifier.verify(LEAF.certificate, (*CHAIN, ROOT.certificate), AT)
+    verifier.verify(LEAF.certificate, (*CHAIN, edition), AT)
+    assert known(verifier) == 3, "roots, as real chains carry them, are no strangers"
+    copied = make("root", key=ROOT.key, days=(-9, 9)).certificate
+    forged = x509.load_der_x509_certificate(copied.public_bytes(Encoding.DER)[:-1] + b"\1")
+    for stranger in (make("stranger").certificate, make("root").certificate, LEAF.issue("below").certificate, forged):
+        for _ in range(2):
+            assert verifier.verify(LEAF.certificate, (*CHAIN, stranger), AT).leaf == LEAF.certificate
+    assert known(verifier) == 3
+
+
+def test_paths_are_found_whatever_the_time() -> None:
+    old = ROOT.issue("ca", days=(-90, -10))
+    leaf = old.issue("leaf", ca=False)
+    verifier = PathVerifier([ROOT.certificate])
+    assert [path.leaf for path in verifier.find(leaf.certificate, [old.certificate])] == [leaf.certificate]
+    with pytest.raises(EndorsementExpired):
+        verifier.verify(leaf.certificate, [old.certificate], AT)
+    with pytest.raises(ChainInvalid):
+        verifier.find(leaf.certificate, [])
 
 
 def test_any_flipped_bit_of_any_certificate_is_refused() -> None:
