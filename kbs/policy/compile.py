@@ -11,7 +11,7 @@ import difflib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,14 +19,15 @@ from kbs.errors import PolicyBroken, PolicyCompilerMissing, PolicyUnacceptable
 from kbs.policy import builtins, outcome
 from kbs.policy.engine import Policy, PolicyKind
 from kbs.policy.library import CAPABILITIES, modules, sha256_hex
+from kbs.policy.lint import LintFinding, Severity, lint_module
 from kbs.policy.opa_command import TEXT_NAME, OpaCommand, write_modules
 from kbs.policy.outcome import ENTRYPOINTS
-from kbs.policy.syntax import check_module, place
 from kbs.policy.wasm_instance import WasmInstance, WasmModule, new_engine
 
 MAX_SIZE: Final = 256 << 10  # octets; upstream's largest is 12 KiB
 OLDEST_OPA: Final = (1, 4)  # CVE-2025-46569
 _HINT_LIMIT: Final = 1500
+_MOST_FINDINGS: Final = 10  # of opa's
 
 _SAMPLE: Final[Mapping[str, Any]] = {
     "sample": {
@@ -59,7 +60,7 @@ _REFERENCES: Final = {"launch_digest": ["abcde"], "svn": ["1"], "major_version":
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """An acceptable policy. warnings: what `opa check --strict` would not like, for people."""
+    """An acceptable policy. warnings: what lint would not like, for people."""
 
     policy: Policy
     opa_version: str
@@ -77,6 +78,18 @@ class Compiler:
         self._opa = OpaCommand(opa) if opa is not None else None
         self._now_ns = now_ns
 
+    def opa(self) -> OpaCommand:
+        """The program.
+
+        Raises:
+            PolicyCompilerMissing: none is configured.
+        """
+        if self._opa is None:
+            raise PolicyCompilerMissing(
+                "compiling this policy needs opa, and none is configured; get it with: kbs opa install"
+            )
+        return self._opa
+
     def compile(self, kind: PolicyKind, upload: bytes, *, origin: str = "uploaded") -> Compiled:
         """Make a policy of an uploaded text. Takes about half a second.
 
@@ -85,47 +98,62 @@ class Compiler:
             PolicyCompilerMissing: no `opa`, or one that does not run or is too old.
         """
         text = decode_text(upload)
-        if self._opa is None:
-            raise PolicyCompilerMissing(
-                "compiling this policy needs opa, and none is configured; get it with: kbs opa install"
-            )
-        version = self._opa.version()
+        opa = self.opa()
+        version = opa.version()
         if _numbers(version) < OLDEST_OPA:
             raise PolicyCompilerMissing(f"opa {version} is too old to compile policies; get one with: kbs opa install")
         library = modules(kind)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             files = write_modules(folder, library, text)
-            self._check_syntax(self._opa, kind, folder, text)
-            warnings = self._check_rules(self._opa, folder, files)
-            wasm = self._opa.build(kind, library, text)
-            self._try(self._opa, kind, folder, files, wasm, text)
+            findings = self._findings(opa, kind, folder, files, text)
+            if wrong := [each for each in findings if each.severity is Severity.ERROR]:
+                more = f" (and {len(wrong) - 1} more: kbs policy lint)" if len(wrong) > 1 else ""
+                raise PolicyUnacceptable(f"{wrong[0]}{more}")
+            warnings = tuple(str(each) for each in findings)
+            wasm = opa.build(kind, library, text)
+            self._try(opa, kind, folder, files, wasm, text)
         return Compiled(Policy(kind, text, sha256_hex(upload), wasm, origin), version, warnings)
 
-    def _check_syntax(self, opa: OpaCommand, kind: PolicyKind, folder: Path, text: str) -> None:
-        done = opa.run(["parse", "--format", "json", "--json-include", "locations", TEXT_NAME], folder)
-        if done.code == 0:
-            check_module(kind, done.json())
-            return
-        problem = first_error(_errors_of(done.stdout, done.stderr))
-        if opa.run(["parse", "--v0-compatible", "--format", "json", TEXT_NAME], folder).code == 0:
-            rewritten = opa.run(["fmt", "--v0-v1", TEXT_NAME], folder)
-            hint = _rewrite_hint(text, rewritten.stdout.decode("utf-8", "replace")) if rewritten.code == 0 else ""
-            raise PolicyUnacceptable(
-                f"{problem}: this is Rego v0, which is no longer accepted; `kbs policy migrate` rewrites it{hint}"
-            )
-        raise PolicyUnacceptable(problem)
+    def lint(self, kind: PolicyKind, upload: bytes) -> tuple[LintFinding, ...]:
+        """What lint says of a text, errors first. Nothing is built or run.
 
-    def _check_rules(self, opa: OpaCommand, folder: Path, files: list[str]) -> tuple[str, ...]:
+        Raises:
+            PolicyUnacceptable: bytes that are no text, or that `opa` cannot cope with.
+            PolicyCompilerMissing: no `opa`.
+        """
+        text = decode_text(upload)
+        opa = self.opa()
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            return self._findings(opa, kind, folder, write_modules(folder, modules(kind), text), text)
+
+    def _findings(
+        self, opa: OpaCommand, kind: PolicyKind, folder: Path, files: list[str], text: str
+    ) -> tuple[LintFinding, ...]:
+        done = opa.run(["parse", "--format", "json", "--json-include", "locations", TEXT_NAME], folder)
+        if done.code != 0:
+            return (self._not_parsed(opa, folder, text, _errors_of(done.stdout, done.stderr)),)
+        ours = lint_module(kind, done.json())
+        if any(each.severity is Severity.ERROR for each in ours):
+            return ours
         check = ["check", "--format", "json", "--capabilities", str(CAPABILITIES)]
         done = opa.run([*check, *files], folder)
         if done.code != 0:
-            raise PolicyUnacceptable(first_error(_errors_of(done.stdout, done.stderr)))
+            return (*_opa_findings("does-not-compile", _errors_of(done.stdout, done.stderr)), *ours)
         strict = opa.run([*check, "--strict", *files], folder)
         if strict.code == 0:
-            return ()
-        found = _errors_of(strict.stdout, strict.stderr)
-        return tuple(_describe(error) for error in found.get("errors", [])[:10])
+            return ours
+        return (*ours, *_opa_findings("strict", _errors_of(strict.stdout, strict.stderr)))
+
+    def _not_parsed(self, opa: OpaCommand, folder: Path, text: str, answer: Any) -> LintFinding:
+        finding = _opa_findings("syntax", answer)[0]
+        if opa.run(["parse", "--v0-compatible", "--format", "json", TEXT_NAME], folder).code != 0:
+            return finding
+        rewritten = opa.run(["fmt", "--v0-v1", TEXT_NAME], folder)
+        hint = _rewrite_hint(text, rewritten.stdout.decode("utf-8", "replace")) if rewritten.code == 0 else ""
+        old = f"{finding.text}: this is Rego v0, which is no longer accepted; `kbs policy migrate` rewrites it{hint}"
+        return replace(finding, text=old)
 
     def _try(self, opa: OpaCommand, kind: PolicyKind, folder: Path, files: list[str], wasm: bytes, text: str) -> None:
         """Run the trial inputs here and in `opa eval`; both must agree, and neither may fail."""
@@ -184,7 +212,8 @@ def _run_there(opa: OpaCommand, kind: PolicyKind, folder: Path, files: list[str]
     )
     answer = _errors_of(done.stdout, done.stderr)
     if done.code != 0 or "errors" in answer:
-        raise PolicyUnacceptable(f"the policy fails on a trial input: {first_error(answer)}")
+        why = _opa_findings("does-not-compile", answer)[0]
+        raise PolicyUnacceptable(f"the policy fails on a trial input: {why}")
     try:
         return answer["result"][0]["expressions"][0]["value"]
     except (KeyError, IndexError, TypeError) as err:
@@ -203,19 +232,17 @@ def _errors_of(stdout: bytes, stderr: str) -> dict[str, Any]:
     return {"errors": [{"message": stderr[:300] or "opa failed without a word"}]}
 
 
-def first_error(answer: Any) -> str:
-    """The first error of OPA's JSON, with its place when that is in the policy itself."""
-    errors = answer.get("errors") if isinstance(answer, dict) else None
-    if not isinstance(errors, list) or not errors:
-        return "opa refuses the policy"
-    mine = [error for error in errors if (error.get("location") or {}).get("file") == TEXT_NAME]
-    return _describe((mine or errors)[0])
-
-
-def _describe(error: Any) -> str:
-    location = error.get("location") or {}
-    where = place(location) if location.get("file") == TEXT_NAME else ""
-    return f"{where}{str(error.get('message', ''))[:500]}"
+def _opa_findings(rule: str, answer: Any) -> list[LintFinding]:
+    """OPA's errors; those in the policy itself first, without a place when they are in the library."""
+    listed = answer.get("errors") if isinstance(answer, dict) else None
+    if not isinstance(listed, list) or not listed:
+        return [LintFinding(rule, 0, 0, "opa refuses the policy")]
+    found: list[LintFinding] = []
+    for error in listed[:_MOST_FINDINGS]:
+        location = error.get("location") or {}
+        line, column = (location.get("row", 0), location.get("col", 1)) if location.get("file") == TEXT_NAME else (0, 0)
+        found.append(LintFinding(rule, line, column, str(error.get("message", ""))[:500]))
+    return sorted(found, key=lambda each: not each.line)
 
 
 def _rewrite_hint(old: str, new: str) -> str:

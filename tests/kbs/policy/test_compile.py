@@ -17,6 +17,7 @@ from tests.kbs.policy.support import NOW, REQUEST, document
 
 E, R = PolicyKind.EVIDENCE, PolicyKind.RESOURCE
 HEAD = "package policy\n"
+DEFAULT = "default allow := false\n"
 CLAIMS = HEAD + 'trust_claims := {"hardware": 2}\n'
 
 
@@ -95,7 +96,7 @@ REFUSED = {
     "a schema by name": (R, HEAD + "# METADATA\n# schemas: [input: schema.x]\nallow if input.x\n", "must not name"),
     "an unknown claim": (E, HEAD + 'trust_claims := {"firmware": 2}\n', "unknown claim"),
     "a fraction": (E, HEAD + 'trust_claims := {"hardware": 2.5}\n', "not an integer"),
-    "two values": (R, HEAD + "allow := true if input\nallow := false if input\n", "conflict"),
+    "two values": (R, HEAD + "allow := true if input\nallow := false if input\n" + DEFAULT, "conflict"),
     "a bomb": (R, HEAD + "allow if count(numbers.range(1, 1000000000)) > 0\n", "fuel"),
     "an unoffered form": (R, HEAD + 'allow if sprintf("%5d", [1]) == "x"\n', "sprintf"),
 }  # fmt: skip
@@ -110,6 +111,7 @@ REFUSED["importing our data"] = (
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(compiler: Compiler, name: str) -> None:
     kind, text, words = REFUSED[name]
+    text += DEFAULT if "\nallow if" in text else ""
     with pytest.raises(PolicyUnacceptable) as caught:
         compiler.compile(kind, text.encode())
     assert words in str(caught.value)
@@ -131,7 +133,7 @@ def test_hostile_texts_cost_little_time(compiler: Compiler) -> None:
 
 @pytest.mark.opa
 def test_an_accepted_text_decides(compiler: Compiler) -> None:
-    text = HEAD + 'allow if {\n\tinput.role == "x"\n\tdata["resource-path"][0] == "default"\n}\n'
+    text = HEAD + 'allow if {\n\tinput.role == "x"\n\tdata["resource-path"][0] == "default"\n}\n' + DEFAULT
     policy = compiler.compile(R, text.encode()).policy
     engine = WasmEngine(lambda: NOW)
     assert engine.authorize(policy, document({"role": "x"}), REQUEST) is True
@@ -143,13 +145,13 @@ def test_an_accepted_text_decides(compiler: Compiler) -> None:
 def test_tolerated_imports_and_libraries_compile(compiler: Compiler) -> None:
     text = "package policy\nimport rego.v1\nimport future.keywords.in\nimport data.kbs.findings as found\n"
     text += "# METADATA\n# title: one\n# entrypoint: true\n"
-    text += 'allow if 1 in [1]\nfindings := [found.equals("allow", "a", input.a, 1)]\n'
+    text += DEFAULT + 'allow if 1 in [1]\nfindings := [found.equals("allow", "a", input.a, 1)]\n'
     assert compiler.compile(R, text.encode()).policy.wasm
 
 
 @pytest.mark.opa
 def test_strict_findings_are_warnings(compiler: Compiler) -> None:
-    compiled = compiler.compile(R, (HEAD + "allow if {\n\tx := 1\n\ttrue\n}\n").encode())
+    compiled = compiler.compile(R, (HEAD + "allow if {\n\tx := 1\n\ttrue\n}\n" + DEFAULT).encode())
     assert any("line 3" in warning for warning in compiled.warnings)
 
 
