@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from kbs.attestation.endorsements.intel import PckCa
-from kbs.attestation.x509 import X509_ERRORS, CertificatePath, PathVerifier, common_name, load_certificates
+from kbs.attestation.x509 import (
+    X509_ERRORS,
+    CertificatePath,
+    PathVerifier,
+    common_name,
+    is_edition_of,
+    load_certificates,
+)
 from kbs.errors import ChainInvalid
 
 LEAF_NAME: Final = "Intel SGX PCK Certificate"
@@ -55,9 +64,13 @@ class PckPlatform:
 
 @dataclass(frozen=True, slots=True)
 class PckChain:
-    """A PCK certificate under the pinned root: signatures, names and roles checked, dates not."""
+    """A PCK certificate under the pinned root: signatures, names and roles checked, dates not.
+
+    identity: of the certificates of the path, whatever stood around them.
+    """
 
     path: CertificatePath  # leaf, PCK CA, root
+    identity: bytes
     ca: PckCa
     key: ec.EllipticCurvePublicKey
     platform: PckPlatform
@@ -134,6 +147,28 @@ def load_pck_chain(data: bytes) -> tuple[x509.Certificate, tuple[x509.Certificat
     return leaves[0], tuple(each for each in certificates if each is not leaves[0])
 
 
+def bare(data: bytes) -> bytes:
+    """Certification data of type 5 without what may follow it, and with one kind of line ends."""
+    return data.rstrip(_PADDING).replace(b"\r\n", b"\n")
+
+
+def is_plain(data: bytes, chain: PckChain) -> bool:
+    """Whether `bare` data is what Intel's tools write: the chain once, in any order, and editions of its root.
+
+    The text is not signed: whoever holds one genuine chain can spell it in any number of ways and add what he likes.
+    """
+    try:
+        certificates = load_certificates(data)
+        root = chain.path.certificates[-1]
+        return (
+            len(certificates) == len(set(certificates))
+            and all(each in chain.path.certificates or is_edition_of(each, root) for each in certificates)
+            and data == b"".join(each.public_bytes(Encoding.PEM) for each in certificates).rstrip(_PADDING)
+        )
+    except X509_ERRORS:
+        return False
+
+
 def issuer_of(leaf: x509.Certificate) -> PckCa:
     """Which PCK CA a leaf says it is issued by.
 
@@ -164,7 +199,8 @@ def verify_pck_chain(data: bytes, paths: PathVerifier, at: datetime) -> PckChain
         for each in path.certificates:
             key_of(each)
         check_end_entity(leaf)
-        return PckChain(path, ca, key_of(leaf), read_platform(leaf))
+        identity = sha256(b"".join(each.public_bytes(Encoding.DER) for each in path.certificates)).digest()
+        return PckChain(path, identity, ca, key_of(leaf), read_platform(leaf))
     except X509_ERRORS as err:
         raise ChainInvalid("PCK certificate chain does not parse") from err
 

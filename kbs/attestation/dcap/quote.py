@@ -93,9 +93,8 @@ class Quote:
 
     header: the 48 bytes. descriptor: body type and size of version 5, else empty.
     signed: header, descriptor and body. signature, attestation_key: r ‖ s and x ‖ y.
-    certified: the bytes that certify the attestation key, that is all of the signature section behind the signature:
-        the same in every quote until the platform makes another key.
-    qe_report, qe_signature, qe_auth_data, pck_chain: the parts of `certified`; the chain as found, PEM and padding.
+    qe_report, qe_signature, qe_auth_data, pck_chain: what certifies the attestation key, the same in every quote until
+        the platform makes another key; the chain as found, PEM and padding.
     trailing: number of bytes behind the signature section.
     """
 
@@ -107,7 +106,6 @@ class Quote:
     signed: bytes = field(repr=False)
     signature: bytes = field(repr=False)
     attestation_key: bytes = field(repr=False)
-    certified: bytes = field(repr=False)
     qe_report: bytes = field(repr=False)
     qe_signature: bytes = field(repr=False)
     qe_auth_data: bytes = field(repr=False)
@@ -160,8 +158,7 @@ def parse_quote(data: bytes, *, allow_trailing_bytes: bool = False) -> Quote:
     if trailing and (not allow_trailing_bytes or any(trailing)):
         raise EvidenceMalformed(f"quote has {len(trailing)} bytes behind its signature section")
     signature = signature_section.take(_SIGNATURE)
-    certified = signature_section.rest()
-    attestation_key, qe_report, qe_signature, auth_data, chain = _certification(version, certified)
+    attestation_key, qe_report, qe_signature, auth_data, chain = _certification(version, signature_section)
     return Quote(
         version=version,
         tee=tee,
@@ -171,7 +168,6 @@ def parse_quote(data: bytes, *, allow_trailing_bytes: bool = False) -> Quote:
         signed=header + descriptor + raw,
         signature=signature,
         attestation_key=attestation_key,
-        certified=certified,
         qe_report=qe_report,
         qe_signature=qe_signature,
         qe_auth_data=auth_data,
@@ -206,8 +202,7 @@ def _body_form(version: int, tee: IntelTee, reader: _Reader) -> tuple[bytes, int
     return descriptor, size
 
 
-def _certification(version: int, certified: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:
-    reader = _Reader(certified)
+def _certification(version: int, reader: _Reader) -> tuple[bytes, bytes, bytes, bytes, bytes]:
     attestation_key = reader.take(_POINT)
     if version >= 4:
         reader = _Reader(_data_of_type(reader, _QE_REPORT_CERTIFICATION))

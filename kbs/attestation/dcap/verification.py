@@ -18,7 +18,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kbs.attestation.dcap.collateral import QeIdentity, Signed, TcbInfo, read_qe_identity, read_tcb_info
 from kbs.attestation.dcap.evaluation import Evaluation, check_qe, evaluate
-from kbs.attestation.dcap.pck import PckChain, issuer_of, key_of, load_pck_chain, read_platform, verify_pck_chain
+from kbs.attestation.dcap.pck import (
+    PckChain,
+    bare,
+    is_plain,
+    issuer_of,
+    key_of,
+    load_pck_chain,
+    read_platform,
+    verify_pck_chain,
+)
 from kbs.attestation.dcap.quote import Quote, TdReport
 from kbs.attestation.dcap.remembered import Remembered
 from kbs.attestation.dcap.signatures import certified_key, check_quote_signature
@@ -144,10 +153,10 @@ class QuoteVerifier:
         self._established: Remembered[tuple[object, ...], _Established] = Remembered(_PLATFORMS)
 
     def needs(self, quote: Quote) -> Sequence[EndorsementNeed]:
-        """TCB info, QE identity and both revocation lists, for the platform that the quote says it is of.
+        """TCB info, QE identity and both revocation lists, for the platform that the quote is of.
 
         Raises:
-            ChainInvalid: the quote carries no readable PCK certificate.
+            ChainInvalid: the quote carries no PCK certificate under the root.
         """
         fmspc, ca = self._platform(quote)
         return [
@@ -161,7 +170,7 @@ class QuoteVerifier:
         """A collateral bundle given by hand: see `items_from_bundle`; with or without an outer member `collateral`.
 
         Raises:
-            ChainInvalid: the quote carries no readable PCK certificate.
+            ChainInvalid: the quote carries no PCK certificate under the root.
             EvidenceMalformed: the bundle is not one.
         """
         bundle = given.get("collateral", given)
@@ -181,7 +190,7 @@ class QuoteVerifier:
         """
         chain = self._chain(quote, at)
         tcb_item, qe_item, pck_crl, root_crl = _items(quote, chain, endorsements)
-        key = (quote.tee, quote.certified, tcb_item, qe_item, pck_crl, root_crl, _tcb_of(quote))
+        key = (quote.tee, chain.identity, *_certified(quote), tcb_item, qe_item, pck_crl, root_crl, _tcb_of(quote))
         found = self._established.get(key)
         established = found
         if established is None:
@@ -198,19 +207,23 @@ class QuoteVerifier:
         return QuoteVerdict(quote, chain, established.evaluation, established.facts, established.is_revocation_checked)
 
     def _platform(self, quote: Quote) -> tuple[bytes, PckCa]:
-        """FMSPC and PCK CA, as far as the quote may be believed."""
-        known = self._chains.get(quote.pck_chain)
+        """FMSPC and PCK CA of a PCK certificate under the root, valid or not."""
+        known = self._chains.get(bare(quote.pck_chain))
         if known is not None:
             return known.platform.fmspc, known.ca
-        leaf, _ = load_pck_chain(quote.pck_chain)
+        leaf, others = load_pck_chain(quote.pck_chain)
+        # Nobody is asked for the collateral of a platform that a stranger invented.
+        self._paths.find(leaf, others)
         return read_platform(leaf).fmspc, issuer_of(leaf)
 
     def _chain(self, quote: Quote, at: datetime) -> PckChain:
         """Step 3, without revocation."""
-        chain = self._chains.get(quote.pck_chain)
+        text = bare(quote.pck_chain)
+        chain = self._chains.get(text)
         if chain is None:
             chain = verify_pck_chain(quote.pck_chain, self._paths, at)
-            self._chains.put(quote.pck_chain, chain)
+            if is_plain(text, chain):
+                self._chains.put(text, chain)
         chain.path.check_dates(at)
         return chain
 
@@ -285,6 +298,11 @@ def _items(
     if tcb is None or qe is None:
         raise EndorsementMissing(f"{'TCB info' if tcb is None else 'QE identity'} for the platform is missing")
     return tcb, qe, items.get(pck_crl_name(chain.ca)), items.get(ROOT_CRL)
+
+
+def _certified(quote: Quote) -> tuple[bytes, ...]:
+    """What certifies the attestation key, without the text of the chain, which nobody signs."""
+    return quote.attestation_key, quote.qe_report, quote.qe_signature, quote.qe_auth_data
 
 
 def _tcb_of(quote: Quote) -> tuple[bytes | None, ...]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -339,6 +340,55 @@ def test_the_second_quote_of_a_platform_costs_one_signature(monkeypatch: pytest.
     with pytest.raises(SignatureInvalid):
         verify(first[:48] + bytes((4,)) + first[49:], quotes=quotes)
     assert "evaluate" in checked, "what is not signed is not remembered"
+
+
+def pem(*certificates: x509.Certificate) -> bytes:
+    return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+
+
+def test_one_platform_in_many_spellings_is_remembered_once() -> None:
+    """Nobody signs the text of the chain: one genuine quote must not push all other platforms out of the memory."""
+    quotes = QuoteVerifier(TD.intel.root_certificate)
+    chain = TD.intel.pck_chain()
+    good = pem(*chain)
+    certified: dict[str, Any] = {"qe_signer": TD.intel.keys["pck"]}
+    raw = TD.quote(NONCE, **certified, chain=good)
+    stranger = SoftwareTdx(TestRoot()).intel.root_certificate
+    spellings = [
+        good, good + b"\0", good + b"\n \0\0", good.replace(b"\n", b"\r\n"), good.replace(b"\n", b"\r\n") + b"\r\n\0",
+        good.replace(b"MII", b"M\nII"), good.replace(b"-----\n-----", b"-----\n \n-----"), pem(chain[0], chain[1]),
+        pem(*chain[::-1]), pem(*chain, chain[1]), pem(*chain, *chain[1:] * 3), pem(*chain, stranger),
+        pem(stranger, *chain), pem(chain[0], chain[1], stranger),
+    ]  # fmt: skip
+    at = raw.index(good) - 4  # the length of the chain
+    outer = 632 + 4 + 128 + 2
+    for text in spellings:
+        made = bytearray(raw[:at] + len(text).to_bytes(4, "little") + text)
+        for place in (632, outer):
+            size = int.from_bytes(made[place : place + 4], "little") + len(text) - len(good)
+            made[place : place + 4] = size.to_bytes(4, "little")
+        for _ in range(2):
+            assert verify(bytes(made), quotes=quotes).evaluation.verdict.status == "UpToDate"
+    assert len(quotes._established._values) == 1
+    plain = {good.rstrip(), pem(chain[0], chain[1]).rstrip(), pem(*chain[::-1]).rstrip()}
+    assert set(quotes._chains._values) == plain
+
+
+def test_nobody_is_asked_about_a_platform_that_a_stranger_invented() -> None:
+    """A PCK certificate of his own making would name any platform that the vendor then is asked about."""
+    stranger = SoftwareTdx(TestRoot())
+    for chain in (
+        stranger.intel.pck_chain(),
+        [stranger.intel.pck_certificate(), TD.intel.ca_certificate, TD.intel.root_certificate],
+        [TD.intel.pck_certificate(Platform(fmspc=bytes(6)), signer=OTHER_KEY), *TD.intel.pck_chain()[1:]],
+    ):
+        quote = parse_quote(TD.quote(NONCE, chain=chain))
+        with pytest.raises(ChainInvalid, match="pinned root"):
+            QUOTES.needs(quote)
+        with pytest.raises(ChainInvalid, match="pinned root"):
+            QUOTES.endorsements_from(quote, BUNDLE)
+    expired = SoftwareTdx(TD.intel.root, validities=IntelValidities(pck=(WINDOW[0], WINDOW[0])))
+    assert len(QUOTES.needs(parse_quote(expired.quote(NONCE)))) == 4, "dates are for the moment of verification"
 
 
 def test_memory_is_bounded() -> None:
