@@ -105,7 +105,7 @@ def check_consistency(report: Report) -> None:
     """Checks 10, 11 and 13, as far as no policy is asked.
 
     Raises:
-        TcbMismatch: TCB versions that cannot be at the same time.
+        TcbMismatch: TCB or firmware versions that cannot be at the same time.
         SignerNotTrusted: the host asked for the report, not the guest.
         EvidenceMalformed: a VMPL that does not exist, or an author key that is there and not there.
     """
@@ -114,6 +114,8 @@ def check_consistency(report: Report) -> None:
         report.current_tcb
     ):
         raise TcbMismatch("TCB versions of the SNP report contradict each other")
+    if not report.committed_firmware.is_at_most(report.current_firmware):
+        raise TcbMismatch("firmware of the SNP report is older than what it is committed to")
     # 11.
     if report.vmpl == HOST_VMPL:
         raise SignerNotTrusted("SNP report was requested by the host")

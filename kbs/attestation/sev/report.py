@@ -57,6 +57,10 @@ class FirmwareVersion:
     minor: int
     build: int
 
+    def is_at_most(self, other: FirmwareVersion) -> bool:
+        """Whether it is the other, or came before it."""
+        return (self.major, self.minor, self.build) <= (other.major, other.minor, other.build)
+
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{self.build}"
 

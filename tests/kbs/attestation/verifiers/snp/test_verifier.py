@@ -78,6 +78,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[EvidenceRejected]]] = {
     "10 reported above current": ({"current_tcb": LOW, "committed_tcb": LOW}, TcbMismatch),
     "10 one component above current": ({"current_tcb": TcbVersion(9, 9, 99, 218)}, TcbMismatch),
     "10 committed above current": ({"committed_tcb": HIGH}, TcbMismatch),
+    "10 committed firmware above current": ({"committed": (1, 55, 42)}, TcbMismatch),
+    "10 committed firmware of a later minor version": ({"committed": (1, 56, 0)}, TcbMismatch),
     "11 requested by the host": ({"vmpl": 0xFFFFFFFF}, SignerNotTrusted),
     "11 VMPL 4": ({"vmpl": 4}, EvidenceMalformed),
     "13 author key said, not there": ({"key_info": 1}, EvidenceMalformed),
