@@ -19,12 +19,25 @@ from tests.opa_binary import find_opa
 _TIMEOUT = 60  # seconds for one check; they take a tenth of one
 
 
+def library_modules() -> list[str]:
+    """The modules of both kinds, by name relative to the folder of policies; each once."""
+    return list(dict.fromkeys(name for kind in PolicyKind for name in modules(kind)))
+
+
+SAMPLES = "samples/cpu.rego"  # what tests of policies begin with
+
+
 def checks() -> dict[str, tuple[str, ...]]:
     """Name of each check → arguments of `opa`."""
     folder = policies_folder()
-    library = [str(folder / name) for name in modules(PolicyKind.EVIDENCE)]
+    library = [str(folder / name) for name in (*library_modules(), SAMPLES)]
     found: dict[str, tuple[str, ...]] = {
-        "format": ("fmt", "--fail", "--list", *(str(folder / name) for name in ("evidence", "resource", "lib")))
+        "format": (
+            "fmt",
+            "--fail",
+            "--list",
+            *(str(folder / name) for name in ("evidence", "resource", "lib", "samples")),
+        )
     }
     for test in sorted(folder.rglob("*_test.rego")):
         tested = str(test).replace("_test.rego", ".rego")

@@ -16,11 +16,11 @@ CAPABILITIES: Final = Path(__file__).with_name("capabilities.json")
 
 _MODULES: Final[Mapping[PolicyKind, tuple[str, ...]]] = MappingProxyType(
     {
-        PolicyKind.EVIDENCE: ("checks", "findings", "prelude", "wrapper_evidence"),
-        PolicyKind.RESOURCE: ("findings", "wrapper_resource"),
+        PolicyKind.EVIDENCE: ("checks", "cpu", "findings", "prelude", "profile", "workload", "wrapper_evidence"),
+        PolicyKind.RESOURCE: ("affirming", "findings", "workload", "wrapper_resource"),
     }
 )
-IMPORTABLE: Final = frozenset({"checks", "findings"})
+IMPORTABLE: Final = frozenset({"affirming", "checks", "cpu", "findings", "profile", "workload"})
 """Packages below `data.kbs` that a policy may refer to."""
 
 

@@ -30,7 +30,8 @@ _MAX_VERSIONS: Final = 3  # of the reference values, per policy
 _POLICY: Final = "policy"
 _SERVED: Final = "served"
 # A function must be there before its caller is loaded.
-_LOAD_ORDER: Final = ("prelude", "findings", "checks", _POLICY, "wrapper_evidence", "wrapper_resource", _SERVED)
+_LIBRARY: Final = ("prelude", "findings", "checks", "cpu", "profile", "workload", "affirming")
+_LOAD_ORDER: Final = (*_LIBRARY, _POLICY, "wrapper_evidence", "wrapper_resource", _SERVED)
 # As lib/prelude.rego, but each evaluation names its version: changed reference values compile nothing.
 _PRELUDE: Final = """package policy
 

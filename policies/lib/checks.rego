@@ -8,6 +8,8 @@
 #               "in"        the claim is a member of the list that reference value `wanted` holds
 #               "equals"    the claim equals the single value that reference value `wanted` holds
 #               "at least"  the claim is a number no less than the number that reference value `wanted` holds
+#               "at most"   the claim is a number no greater than the number that reference value `wanted` holds
+#               "all in"    the claim is a list, not empty, of members of the list that reference value `wanted` holds
 #               "contains"  the claim is a list with the single value that reference value `wanted` holds in it
 # A fourth element names a claim that waives the check when it is `true` and the checked claim is there at all.
 #
@@ -18,7 +20,7 @@
 # name to group. Policies of your own may `import data.kbs.checks`.
 package kbs.checks
 
-by_reference := {"in", "equals", "at least", "contains"}
+by_reference := {"in", "equals", "at least", "at most", "all in", "contains"}
 
 holds(claims, check) if {
 	seen := object.get(claims, check[0], null)
@@ -48,6 +50,24 @@ compare("at least", seen, id) if {
 	is_number(minimum)
 	is_number(seen)
 	seen >= minimum
+}
+
+compare("at most", seen, id) if {
+	maximum := data.policy.query_reference_value(id)
+	is_number(maximum)
+	is_number(seen)
+	seen <= maximum
+}
+
+compare("all in", seen, id) if {
+	list := data.policy.query_reference_value(id)
+	is_array(list)
+	is_array(seen)
+	count(seen) > 0
+	every item in seen {
+		item != null
+		item in list
+	}
 }
 
 compare("contains", seen, id) if {

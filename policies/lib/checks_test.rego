@@ -145,3 +145,29 @@ test_finding_of_an_unregistered_value if {
 	found.expected == null
 	found.ok == false
 }
+
+test_at_most if {
+	every seen in [0, 29, 30] {
+		checks.compare("at most", seen, "n") with data.kbs.reference as {"n": 30}
+	}
+	every seen in [31, "30", null, true, []] {
+		not checks.compare("at most", seen, "n") with data.kbs.reference as {"n": 30}
+	}
+	every reference in [null, "30", true, [30]] {
+		not checks.compare("at most", 1, "n") with data.kbs.reference as {"n": reference}
+	}
+	not checks.compare("at most", 1, "n")
+}
+
+test_all_in if {
+	every seen in [["a"], ["a", "b", "a"]] {
+		checks.compare("all in", seen, "list") with data.kbs.reference as {"list": ["a", "b"]}
+	}
+	every seen in [[], ["a", "c"], ["a", null], [null], "a", null, {"a": "a"}] {
+		not checks.compare("all in", seen, "list") with data.kbs.reference as {"list": ["a", "b", null]}
+	}
+	every reference in [null, "a", {"a": "a"}, true] {
+		not checks.compare("all in", ["a"], "list") with data.kbs.reference as {"list": reference}
+	}
+	not checks.compare("all in", ["a"], "list")
+}

@@ -1,64 +1,13 @@
 # Appraisal Policy for Attestation Results: the default.
 #
-# Releases resources when every submodule of the token is affirming and the CPU is real hardware. The software TEEs,
-# whose evidence anyone can make, open nothing, wherever in the token they stand.
+# Releases resources when every submodule of the token is affirming and the CPU is real hardware: the condition itself
+# stands in `data.kbs.affirming` (lib/affirming.rego).
 package policy
 
-import data.kbs.findings as found
-
-hardware := {"az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "nitro", "se", "sgx", "snp", "tdx", "tpm"}
-
-software := {"sample", "sampledevice"}
+import data.kbs.affirming
 
 default allow := false
 
-allow if {
-	data.plugin == "resource"
-	is_object(input.submods)
-	count(input.submods) > 0
-	every name, appraisal in input.submods {
-		appraisal["ear.status"] == "affirming"
-		count(object.keys(evidence(name)) & software) == 0
-	}
-	count(object.keys(evidence("cpu0")) & hardware) == 1
-}
+allow if affirming.resource
 
-# What the verifier said of one submodule. Absent, as some issuers have it for devices, it is empty; undefined when it
-# is no object, so that nothing can be said of it.
-evidence(name) := document if {
-	document := object.get(input.submods[name], "ear.veraison.annotated-evidence", {})
-	is_object(document)
-}
-
-findings := array.concat(
-	[
-		found.equals("allow", "data.plugin", plugin, "resource"),
-		found.one_of("allow", "submods.cpu0.ear.veraison.annotated-evidence", cpu_tee, sort(hardware)),
-	],
-	[finding | some name, _ in input.submods; some finding in submodule(concat(".", ["submods", name]), input.submods[name])],
-)
-
-submodule(path, appraisal) := array.concat(
-	[found.equals("allow", concat(".", [path, "ear.status"]), member(appraisal, "ear.status", null), "affirming")],
-	[found.absent("allow", concat(".", [path, "ear.veraison.annotated-evidence"]), document, tee) |
-		document := member(appraisal, "ear.veraison.annotated-evidence", {})
-		some tee in software
-	],
-)
-
-member(document, name, otherwise) := object.get(document, name, otherwise) if {
-	is_object(document)
-} else := otherwise
-
-# The one TEE that the CPU's evidence names, null for none or several.
-default cpu_tee := null
-
-cpu_tee := tee if {
-	named := object.keys(evidence("cpu0")) & hardware
-	count(named) == 1
-	some tee in named
-}
-
-default plugin := null
-
-plugin := data.plugin
+findings := affirming.findings

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import modules, policies_folder
-from tests.check_policies import checks
+from kbs.policy.library import policies_folder
+from tests.check_policies import SAMPLES, checks, library_modules
 
 pytestmark = pytest.mark.opa
 
 POLICIES = policies_folder()
 VECTORS = Path(__file__).parents[2] / "vectors" / "as"
 TESTS = sorted(path.relative_to(POLICIES).as_posix() for path in POLICIES.rglob("*_test.rego"))
-LIBRARY = [POLICIES / name for name in modules(PolicyKind.EVIDENCE)]
+LIBRARY = [POLICIES / name for name in (*library_modules(), SAMPLES)]
 NAMES = sorted(
     path.relative_to(POLICIES).with_suffix("").as_posix()
     for kind in PolicyKind
@@ -44,7 +44,8 @@ def with_library(relative: str) -> list[Path]:
 
 def test_every_policy_has_tests() -> None:
     assert {f"{name}_test.rego" for name in NAMES} <= set(TESTS)
-    assert {"lib/checks_test.rego", "lib/findings_test.rego"} <= set(TESTS)
+    libraries = {name for name in library_modules() if "prelude" not in name and "wrapper" not in name}
+    assert {name.replace(".rego", "_test.rego") for name in libraries} <= set(TESTS)
 
 
 @pytest.mark.parametrize("test", TESTS)
