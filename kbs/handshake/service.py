@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
+from typing import Any
 
+from kbs.attestation.abridged import abridgements
 from kbs.attestation.ear import EarSettings, ear_claims
 from kbs.attestation.init_data import InitData, parse_init_data
 from kbs.attestation.model import Binding, Evidence
@@ -27,10 +29,13 @@ from kbs.errors import (
     HandshakeUnknown,
     KbsError,
     NonceMismatch,
+    PayloadTooLarge,
     PeerFault,
     ServerFault,
 )
 from kbs.handshake.cookie import CookieSealer, OpenChallenge, nonce_digest
+from kbs.policy.decisions import DecisionInput, DecisionInputs
+from kbs.policy.engine import PolicyKind
 from kbs.protocol import rcar, runtime_data
 from kbs.protocol.tee import Tee
 from kbs.storage.model import Claim, HandshakeStore
@@ -39,6 +44,7 @@ from kbs.tokens.issuer import IssuedToken, TokenIssuer
 
 _MAX_RECENT = 512
 _KEPT_REQUEST = 512  # octets
+_LARGE_BODY = 64 << 10  # octets; an event log in it has some hundred entries, which take tens of milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,10 @@ class TokenAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A decoded attestation whose challenge is claimed for it."""
+    """A decoded attestation whose challenge is claimed for it.
+
+    is_large: there is enough in it to keep a processor busy for longer than others should wait.
+    """
 
     decision: str
     challenge: OpenChallenge
@@ -70,6 +79,7 @@ class Admitted:
     init_data: InitData | None
     cookie: str = field(repr=False)
     peer: str | None
+    is_large: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,9 @@ class Handshakes:
         issuer_name: str,
         clock: Clock,
         random: Callable[[int], bytes],
+        inputs: DecisionInputs,
     ) -> None:
+        self._inputs = inputs
         self._cookies = cookies
         self._store = store
         self._attestation = attestation
@@ -193,11 +205,11 @@ class Handshakes:
         if claim is not Claim.CLAIMED:
             raise ChallengeUsed("the challenge was answered before; start again with auth")
         requests = _requests(opened, message, init_data)
-        return Admitted(decision, opened, message, requests, init_data, cookie, peer)
+        return Admitted(decision, opened, message, requests, init_data, cookie, peer, len(body) > _LARGE_BODY)
 
     def blocks(self, admitted: Admitted) -> bool:
-        """True when `judge` may wait on something outside this process."""
-        return self._attestation.blocks(admitted.requests)
+        """True when `judge` may wait on something outside this process, or take long."""
+        return admitted.is_large or self._attestation.blocks(admitted.requests)
 
     def judge(self, admitted: Admitted) -> Decided[TokenAnswer]:
         """Verify, appraise, issue. Never raises: every outcome is a decision with its record."""
@@ -217,6 +229,8 @@ class Handshakes:
             fault.__cause__ = err
             return _refused(admitted, fault, settle=spend, undo=free)
 
+        self._keep_inputs(admitted.decision, attested)
+
         def settle() -> None:
             self._acceptor.remember(issued, admitted.message.tee_key)
             store.finish(identifier, issued.text)
@@ -229,6 +243,26 @@ class Handshakes:
         answer = TokenAnswer(issued.text, admitted.cookie, admitted.challenge.expires)
         event = _accepted(admitted, attested, issued)
         return Decided((event,), answer, settle=settle, undo=undo)
+
+    def _keep_inputs(self, decision: str, attested: Attested) -> None:
+        """Leave what the policies saw, for replays; nobody waits for it."""
+        references = attested.result.references_version
+        for given, appraisal in zip(attested.inputs, attested.result.appraisals, strict=True):
+            outcome: dict[str, Any] = {"status": appraisal.status.value, "vector": appraisal.vector}
+            if attested.shadow:
+                outcome["shadow"] = {given.policy_id: attested.shadow.get(appraisal.submod, {})}
+            self._inputs.keep(
+                DecisionInput(
+                    decision,
+                    PolicyKind.EVIDENCE,
+                    given.policy_id,
+                    appraisal.policy_digest,
+                    given.claims,
+                    outcome,
+                    part=appraisal.submod,
+                    references=references,
+                )
+            )
 
     def token_of(self, cookie: str | None) -> str | None:
         """The token of the finished handshake a cookie names; None for every other cookie."""
@@ -252,7 +286,14 @@ class Handshakes:
             issuer=self._issuer_name,
             token_id=decision,
         )
-        return self._issuer.issue(claims)
+        refusal: PayloadTooLarge | None = None
+        for fewer in abridgements(claims):
+            try:
+                return self._issuer.issue(fewer)
+            except PayloadTooLarge as err:
+                refusal = err
+        assert refusal is not None  # there is always a first
+        raise refusal
 
 
 def _requests(
@@ -302,6 +343,7 @@ def _accepted(admitted: Admitted, attested: Attested, issued: IssuedToken) -> Ev
             for submod, findings in attested.findings.items()
             for finding in findings
         ),
+        shadow=attested.shadow,
         claims_digest=hashlib.sha256(issued.claims_json).hexdigest(),
         init_data=None if admitted.init_data is None else admitted.init_data.digest.hex(),
         key=admitted.message.tee_key.thumbprint,
