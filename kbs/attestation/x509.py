@@ -49,6 +49,7 @@ _RSA_EXPONENT_BITS: Final = (
 )
 _CACHE_SIZE: Final = 1024
 _SERIAL_ZERO: Final = "Parsed a serial number which wasn't positive"
+_LONG_ATTRIBUTE: Final = "Attribute's length must be"
 # RFC 7468, strict but for the length of lines; blank lines may follow.
 _PEM: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n[A-Za-z0-9+/=\r\n]+-----END \1-----[ \t\r\n]*")
 _HASHES: Final = (SHA256, SHA384, SHA512)
@@ -59,10 +60,11 @@ _filters = threading.Lock()  # warning filters are one per process
 
 
 @contextmanager
-def _tolerating_serial_zero() -> Iterator[None]:
-    """AMD's endorsement keys all have serial number 0, which RFC 5280 forbids and `cryptography` warns of."""
+def _tolerating() -> Iterator[None]:
+    """What real certificates do against RFC 5280: AMD's serial numbers are 0, names in some clouds' are too long."""
     with _filters, warnings.catch_warnings():
         warnings.filterwarnings("ignore", _SERIAL_ZERO, CryptographyDeprecationWarning)
+        warnings.filterwarnings("ignore", _LONG_ATTRIBUTE, UserWarning)
         yield
 
 
@@ -84,14 +86,14 @@ def load_certificate(data: bytes) -> x509.Certificate:
     """Read one certificate, DER or PEM.
 
     Raises:
-        ValueError: anything else, a second one, trailing bytes and extensions that do not parse included.
+        ValueError: anything else, a second one, trailing bytes, names and extensions that do not parse included.
     """
     load = x509.load_pem_x509_certificate if _is_pem(data, b"CERTIFICATE") else x509.load_der_x509_certificate
-    with _tolerating_serial_zero():
+    with _tolerating():
         try:
             certificate = load(data)
-            # Read now, and remembered by the library: an authority key identifier may name a serial number as well.
-            _ = certificate.extensions
+            # Read now, and remembered by the library: that they do not parse should not come out later, nor warnings.
+            _ = certificate.extensions, certificate.subject, certificate.issuer
             return certificate
         except X509_ERRORS as err:
             raise ValueError("not an X.509 certificate") from err
@@ -131,8 +133,18 @@ def load_crl(data: bytes) -> x509.CertificateRevocationList:
 
 def serial_number(certificate: x509.Certificate) -> int:
     """The serial number, which in AMD's endorsement keys is always 0."""
-    with _tolerating_serial_zero():
+    with _tolerating():
         return certificate.serial_number
+
+
+def issuer_name(signed: x509.Certificate | x509.CertificateRevocationList) -> x509.Name:
+    """Who is said to have issued it. Of a list the library reads that anew each time.
+
+    Raises:
+        ValueError: it does not parse.
+    """
+    with _tolerating():
+        return signed.issuer
 
 
 def common_name(name: x509.Name) -> str:
@@ -373,7 +385,7 @@ def _check_list(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -
     key = issuer.public_key()
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) or not _is_strong(issuer):
         raise ChainInvalid("the issuer of the revocation list has an unusable key")
-    if crl.issuer != issuer.subject or not isinstance(crl.signature_hash_algorithm, _HASHES):
+    if issuer_name(crl) != issuer.subject or not isinstance(crl.signature_hash_algorithm, _HASHES):
         raise ChainInvalid("the revocation list is of another issuer")
     for each in issuer.extensions:
         if isinstance(each.value, x509.KeyUsage) and not each.value.crl_sign:

@@ -375,6 +375,27 @@ def test_extensions_that_do_not_parse_are_refused_when_read() -> None:
             load_certificate(der)
 
 
+def test_names_are_read_with_their_certificate() -> None:
+    """Whether they parse is found out when a certificate is loaded, and not by whoever asks first."""
+    der = LEAF.certificate.public_bytes(Encoding.DER)
+    for text in (b"leaf", b"low"):
+        at = der.index(text)
+        with pytest.raises(ValueError, match=r"X\.509 certificate"):
+            load_certificate(der[:at] + b"\xff" + der[at + 1 :])
+
+
+def test_names_that_the_library_warns_of_are_no_warning() -> None:
+    """Attestation keys of some clouds have organizational units of more than 64 characters."""
+    der = LOW.certificate.public_bytes(Encoding.DER)
+    as_country = bytes.fromhex("550406")  # a country has two letters, and neither name has
+    changed = der.replace(bytes.fromhex("550403"), as_country)
+    assert changed.count(as_country) == 2
+    assert common_name(load_certificate(changed).issuer) == ""
+    crl = LOW.crl().replace(bytes.fromhex("550403"), as_country)
+    with pytest.raises(ChainInvalid, match="another issuer"):
+        read_revocation_list(crl, LOW.certificate)
+
+
 def test_bundles_are_certificates_and_nothing_else() -> None:
     pem = b"".join(each.public_bytes(Encoding.PEM) for each in CHAIN)
     assert load_certificates(pem) == CHAIN
