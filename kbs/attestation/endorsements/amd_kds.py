@@ -14,11 +14,12 @@ from cryptography import x509
 
 from kbs.attestation.endorsements.amd import AmdProduct, AmdRef, CrlRef, VcekRef, VekKind, VlekRef, parse_name
 from kbs.attestation.endorsements.amd_roots import AmdRoots
+from kbs.attestation.endorsements.amd_vek import is_vcek_of
 from kbs.attestation.endorsements.amd_x509 import is_signed_by
 from kbs.attestation.endorsements.files import read_bounded
 from kbs.attestation.endorsements.model import Obtained
 from kbs.attestation.x509 import X509_ERRORS, load_certificate, load_crl
-from kbs.errors import EndorsementsUnavailable
+from kbs.errors import ChainInvalid, EndorsementsUnavailable
 
 KDS_URL: Final = "https://kdsintf.amd.com"
 _CRL_REFRESH: Final = timedelta(hours=6)
@@ -50,7 +51,7 @@ class AmdKds:
             return None
         roots = self._roots[ref.product]
         try:
-            return certificate_under(data, roots) if isinstance(ref, VcekRef) else _list(data, roots, previous, at)
+            return certificate_under(data, ref, roots) if isinstance(ref, VcekRef) else _list(data, roots, previous, at)
         except X509_ERRORS as err:
             raise EndorsementsUnavailable("a vendor service answered something else") from err
 
@@ -108,15 +109,23 @@ def _ref(name: str) -> AmdRef | None:
         return None
 
 
-def certificate_under(data: bytes, roots: AmdRoots) -> Obtained:
+def certificate_under(data: bytes, ref: VcekRef, roots: AmdRoots) -> Obtained:
     """A VCEK as a service answered it, DER or PEM.
 
+    It is remembered for years, so another chip's, which AMD signs just as well, would shut the chip out for as long.
+
     Raises:
-        EndorsementsUnavailable: another issuer's. X509_ERRORS: no certificate.
+        EndorsementsUnavailable: another issuer's, chip's or TCB version's. X509_ERRORS: no certificate.
     """
     certificate = load_certificate(data)
     if not is_signed_by(certificate, roots.ask):
         raise EndorsementsUnavailable("a vendor service answered a certificate of another issuer")
+    try:
+        is_wanted = is_vcek_of(certificate, ref)
+    except ChainInvalid as err:
+        raise EndorsementsUnavailable("a vendor service answered something else") from err
+    if not is_wanted:
+        raise EndorsementsUnavailable("a vendor service answered a certificate of another chip or TCB version")
     end = certificate.not_valid_after_utc
     return Obtained(data, refresh_at=end, valid_until=end)  # a VCEK never changes
 

@@ -47,7 +47,7 @@ class AzureVceks:
         try:
             # The answer is PEM: VCEK, ASK, ARK. Roots are pinned, so only the first is of use.
             vcek = load_certificates(data)[0].public_bytes(Encoding.DER)
-            return certificate_under(vcek, self._roots[ref.product])
+            return certificate_under(vcek, ref, self._roots[ref.product])
         except X509_ERRORS as err:
             raise EndorsementsUnavailable("a vendor service answered something else") from err
 

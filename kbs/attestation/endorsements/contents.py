@@ -104,20 +104,32 @@ def split_document(body: str) -> SignedText:
     return SignedText(match["outer"], match["inner"], bytes.fromhex(match["signature"]))
 
 
-def document_times(text: SignedText) -> tuple[datetime, datetime]:
-    """`issueDate` and `nextUpdate` of such a document.
-
-    Raises:
-        ValueError: they are not there, or the document is no JSON object.
-    """
+def _read_document(text: SignedText) -> dict[str, Any]:
     try:
-        inner: Any = strict_json.decode(text.inner.encode(), limits=_LIMITS)
+        inner: dict[str, Any] = strict_json.decode(text.inner.encode(), limits=_LIMITS)
     except (MalformedMessage, PayloadTooLarge) as err:
         raise ValueError("collateral: a document is not JSON") from err
-    times = inner.get("issueDate"), inner.get("nextUpdate")
+    return inner
+
+
+def _times(document: dict[str, Any]) -> tuple[datetime, datetime]:
+    times = document.get("issueDate"), document.get("nextUpdate")
     if not all(isinstance(each, str) and _TIME.fullmatch(each) for each in times):
         raise ValueError("collateral: a document does not say its times")
-    return datetime.fromisoformat(times[0]), datetime.fromisoformat(times[1])
+    return datetime.fromisoformat(str(times[0])), datetime.fromisoformat(str(times[1]))
+
+
+def _is_about(document: dict[str, Any], ref: intel.TcbRef | intel.QeIdentityRef) -> bool:
+    """Whether a document is the one of that name: Intel signs those of all platforms alike."""
+    is_tdx = ref.tee is intel.IntelTee.TDX
+    if isinstance(ref, intel.QeIdentityRef):
+        return document.get("id") == ("TD_QE" if is_tdx else "QE")
+    fmspc = document.get("fmspc")
+    return (
+        document.get("id", "SGX") == ("TDX" if is_tdx else "SGX")  # version 2, for SGX only, does not say
+        and isinstance(fmspc, str)
+        and fmspc.lower() == ref.fmspc.hex()
+    )
 
 
 def _amd(ref: amd.AmdRef, data: bytes) -> Contents:
@@ -137,7 +149,10 @@ def _intel(ref: intel.IntelRef, data: bytes) -> Contents:
     wanted = "tcbInfo" if isinstance(ref, intel.TcbRef) else "enclaveIdentity"
     if text.outer != wanted:
         raise ValueError("collateral: a document of another kind")
-    issued_at, next_update = document_times(text)
+    inner = _read_document(text)
+    if not _is_about(inner, ref):
+        raise ValueError("collateral: a document about another platform or TEE")
+    issued_at, next_update = _times(inner)
     kind = "Intel TCB info" if isinstance(ref, intel.TcbRef) else "Intel QE identity"
     return _within(Contents(kind, issued_at, next_update), document.issuer_chain)
 

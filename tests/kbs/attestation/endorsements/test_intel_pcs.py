@@ -163,6 +163,9 @@ WRONG_TCB: dict[str, Callable[[], httpx.Response]] = {
         headers=_changed_document().headers,
         content=document(attester().intel.collateral("TDX"), "qe_identity").content,
     ),
+    "of another platform": lambda: _changed_document(tcb_info={"fmspc": "00906ed50000"}),
+    "of no platform": lambda: _changed_document(tcb_info={"fmspc": None}),
+    "of SGX": lambda: document(attester().intel.collateral("SGX"), "tcb_info"),
     "no chain": lambda: httpx.Response(200, content=_changed_document().content),
     "a broken chain": lambda: _with_chain("%2D%2D%2D"),
     "a chain that is not text": lambda: _with_chain("%FF%FE"),
@@ -188,6 +191,16 @@ def test_other_answers_are_no_tcb_info_and_are_not_remembered(
         service(fake, tmp_path).fetch(needs())
     assert not list((tmp_path / "cache").glob("*.endorsement"))
     assert all("evil" not in url for url in fake.asked)
+
+
+def test_an_identity_of_the_other_enclave_is_refused(tmp_path: Path) -> None:
+    fake = vendors()
+    fake.changed["/tdx/certification/v4/qe/identity"] = lambda: document(
+        attester().intel.collateral("SGX"), "qe_identity"
+    )
+    with pytest.raises(EndorsementsUnavailable):
+        service(fake, tmp_path).fetch([EndorsementNeed("intel/qe-identity/tdx", required=True)])
+    assert service(fake, tmp_path).fetch([EndorsementNeed("intel/qe-identity/sgx", required=True)]).items
 
 
 WRONG_CRL: dict[str, Callable[[], httpx.Response]] = {

@@ -99,6 +99,33 @@ def test_amd_is_asked_where_azure_has_no_good_one(answer: Callable[[], httpx.Res
     assert any("kdsintf" in url for url in fake.asked)
 
 
+def other_vcek(**changes: Any) -> bytes:
+    """Signed by the same AMD, but not what was asked for."""
+    return attester().certificate(**changes)
+
+
+WRONG_VCEK: dict[str, Callable[[], bytes]] = {
+    "another chip's": lambda: other_vcek(hwid=bytes(range(64, 0, -1))),
+    "of another TCB version": lambda: other_vcek(tcb=TcbVersion(1, 0, 1, 1)),
+    "of no chip": lambda: other_vcek(hwid=b"short"),
+}
+
+
+@pytest.mark.parametrize("answer", WRONG_VCEK.values(), ids=WRONG_VCEK)
+def test_the_certificate_of_another_chip_is_not_remembered(answer: Callable[[], bytes], tmp_path: Path) -> None:
+    """It would be remembered to its end, and the chip would be shut out for years."""
+    fake = FakeVendors(snp=attester())
+    wrong = answer()
+    fake.changed["azure"] = lambda: httpx.Response(200, content=vcek_chain(attester(), wrong))
+    fake.changed["/vcek/v1/Milan/"] = lambda: httpx.Response(200, content=wrong)
+    under = service(fake, tmp_path, azure_url=AZURE)
+    with pytest.raises(EndorsementsUnavailable):
+        under.fetch(required(VCEK))
+    assert not list((tmp_path / "cache").glob("*.endorsement"))
+    del fake.changed["/vcek/v1/Milan/"]
+    assert under.fetch(required(VCEK)).items[VCEK] == fake.vcek
+
+
 def test_azure_is_not_asked_for_what_it_cannot_name(tmp_path: Path) -> None:
     turin = SoftwareSnp(product="Turin")
     fake = FakeVendors(snp=turin)
