@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OPA_DIR := $(VENV)/opa
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test mutations check bench vectors policies opa swtpm lock fuzz clean
+.PHONY: help demo test mutations crosscheck check bench vectors policies opa swtpm lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,12 @@ test: $(READY)  ## run the tests; ends by naming what it could not run
 
 mutations: $(READY)  ## damage the evidence of every TEE in 20000 ways each; SEED=number
 	@KBS_MUTATIONS=20000 KBS_MUTATIONS_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -q tests/attacks/test_evidence_mutations.py
+
+crosscheck: $(READY)  ## ask independent implementations 1000 times each; most of them are built with Go; SEED=number
+	@if command -v go > /dev/null; then cd tests/crosscheck/go && CGO_ENABLED=0 go build -trimpath -o $(abspath $(VENV))/crosscheck/ ./...; fi
+	@KBS_CROSSCHECK=$(or $(COUNT),1000) KBS_CROSSCHECK_SEED=$(or $(SEED),1) \
+		KBS_CROSSCHECK_PROGRAMS=$$(command -v go > /dev/null && echo $(abspath $(VENV))/crosscheck) \
+		$(BIN)/python -m pytest -q tests/crosscheck
 
 check: $(READY)  ## ruff, mypy --strict, import contracts, opa check and test
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import opa_binary, swtpm_binary
+from tests.crosscheck import programs
 from tests.opa_binary import opa, opa_socket
 from tests.swtpm_binary import new_tpm, swtpm
 
@@ -25,3 +26,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what did not run for want of a program."""
     opa_binary.summarize(terminalreporter)
     swtpm_binary.summarize(terminalreporter)
+    programs.summarize(terminalreporter)

@@ -78,6 +78,7 @@ class SoftwareSnp(SoftwareAttester):
         kind: str = "vcek",
         validities: Validities | None = None,
         tcb: TcbVersion | None = None,
+        organization: str = "Fake Micro Devices",
     ) -> None:
         """Make the chain, or find it: attesters of one root, product and kind are the same chip.
 
@@ -86,11 +87,13 @@ class SoftwareSnp(SoftwareAttester):
             product: `Milan`, `Genoa` or `Turin`.
             kind: `vcek`, or `vlek` for a cloud provider's key.
             validities: when its certificates are valid; for a root that has none of them yet.
+            organization: in the names of all certificates; likewise.
         """
         self.root = root or TestRoot()
         self.product = product
         self.kind = kind
         self.tcb = tcb or default_tcb(product)
+        self.organization = organization
         self.validities = validities or Validities()
         self.vek_key = self.root.ec(f"snp-{product.lower()}-{kind}", ec.SECP384R1())
         self._keys = {role: self.root.rsa(f"snp-{role}") for role in ("ark", "ask", "asvk")}
@@ -188,7 +191,8 @@ class SoftwareSnp(SoftwareAttester):
         role = "ask" if kind == "vcek" else "asvk"
         issuer = self.ask if kind == "vcek" else self.asvk
         found = self._amd_extensions(kind, tcb or self.tcb, hwid, product_name, csp_id) | (replaced or {})
-        builder = _builder(common_name or f"SEV-{kind.upper()}", issuer.subject, self.validities.vek).serial_number(1)
+        name = _name(common_name or f"SEV-{kind.upper()}", self.organization)
+        builder = _builder(name, issuer.subject, self.validities.vek).serial_number(1)
         builder = builder.public_key(key or self.vek_key.public_key())
         for part, value in found.items():
             if part not in without:
@@ -294,7 +298,8 @@ class SoftwareSnp(SoftwareAttester):
         return x509.load_der_x509_certificate(der)
 
     def _issue(self, role: str, subject: str, serial: int, validity: Validity) -> bytes:
-        builder = _builder(subject, _name(f"ARK-{self.product}"), validity).serial_number(serial)
+        name, issuer = (_name(each, self.organization) for each in (subject, f"ARK-{self.product}"))
+        builder = _builder(name, issuer, validity).serial_number(serial)
         builder = builder.public_key(self._keys[role].public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         usage = dict.fromkeys(
@@ -339,16 +344,18 @@ def _resigned(
     return der.replace(body, new_body).replace(signature, key.sign(new_body, pss, SHA384()))
 
 
-def _builder(common_name: str, issuer: x509.Name, validity: Validity) -> x509.CertificateBuilder:
-    builder = x509.CertificateBuilder().subject_name(_name(common_name)).issuer_name(issuer)
+def _builder(subject: x509.Name, issuer: x509.Name, validity: Validity) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer)
     return builder.not_valid_before(validity[0]).not_valid_after(validity[1])
 
 
-def _name(common_name: str) -> x509.Name:
+def _name(common_name: str, organization: str) -> x509.Name:
     parts = (
         (NameOID.ORGANIZATIONAL_UNIT_NAME, "Engineering"),
         (NameOID.COUNTRY_NAME, "US"),
-        (NameOID.ORGANIZATION_NAME, "Fake Micro Devices"),
+        (NameOID.LOCALITY_NAME, "Santa Clara"),
+        (NameOID.STATE_OR_PROVINCE_NAME, "CA"),
+        (NameOID.ORGANIZATION_NAME, organization),
         (NameOID.COMMON_NAME, common_name),
     )
     return x509.Name([x509.NameAttribute(oid, text) for oid, text in parts])

@@ -1,0 +1,263 @@
+"""All differences that are known, by implementation; `docs/verifiers/cross-checks.md` shows them as tables.
+
+Order matters: the first that fits explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tests.crosscheck.opinions import Difference
+
+ACCEPTED: Final = "^accepted"
+
+DCAP_QVL: Final = (
+    Difference(
+        "trailing bytes",
+        "bytes behind its signature section",
+        ACCEPTED,
+        "It does not look at what follows a quote; we take zeros only, and those only where they pad",
+    ),
+    Difference("PCEID", "TCB info is not that of the platform", ACCEPTED, "It compares the FMSPC and not the PCEID"),
+    Difference(
+        "signer of TCB info and QE identity",
+        "collateral is not signed by a TCB signing certificate",
+        ACCEPTED,
+        "It lets any certificate under the root sign them, so also a platform's own; Intel names one for it",
+    ),
+    Difference(
+        "members of TCB info and QE identity",
+        "(TCB info|QE identity) does not parse",
+        ACCEPTED,
+        "It does not read dates of levels and what else no decision needs; we refuse a document of a wrong form",
+    ),
+    Difference(
+        "reserved bytes",
+        "enclave report has a reserved byte set",
+        ACCEPTED,
+        "It does not look at reserved bytes of enclave reports, which must be zero (Intel SDM vol. 3D)",
+    ),
+    Difference(
+        "PEM",
+        "(issuer chain of the collateral|PCK certificate chain|a certificate of the chain) does not parse",
+        ACCEPTED,
+        "It skips PEM blocks it cannot read and certificates it does not need; we read all of a chain or none",
+    ),
+    Difference(
+        "dates of the root",
+        "EndorsementExpired: a certificate of the chain",
+        ACCEPTED,
+        "A trust anchor has no dates for it; ours must be valid as well",
+    ),
+    Difference(
+        "type of certification data",
+        "certification data of a type other than",
+        ACCEPTED,
+        "It reads the PCK chain whatever type the outer structure claims",
+    ),
+    Difference(
+        "QE attributes outside their mask",
+        "quoting enclave runs with attributes",
+        ACCEPTED,
+        "It applies the mask to the expected value too; a value with bits outside its mask contradicts itself",
+    ),
+    Difference(
+        "debug",
+        ACCEPTED,
+        "Debug mode is enabled",
+        "With us a claim (`td_attributes.debug`, `attributes.debug`): the default policy never affirms it",
+    ),
+    Difference(
+        "SEPT_VE_DISABLE",
+        ACCEPTED,
+        "SEPT_VE_DISABLE is not enabled",
+        "With us a claim (`td_attributes.septve_disable`): a policy decides",
+    ),
+    Difference(
+        "last second of a list",
+        ACCEPTED,
+        "CrlExpired",
+        "At exactly nextUpdate a list is valid for us and expired for it; one second later for both",
+    ),
+    Difference(
+        "authentication data of the QE",
+        ACCEPTED,
+        "Invalid QE auth data length",
+        "It wants the 32 bytes that Intel's own quoting enclaves write; the format has a length",
+    ),
+    Difference(
+        "order of the PCK chain",
+        ACCEPTED,
+        "CaUsedAsEndEntity",
+        "It takes the first certificate for the leaf; some quoting libraries write the chain the other way round",
+    ),
+    Difference(
+        "PCESVN above 32767",
+        ACCEPTED,
+        "PceSvn length mismatch",
+        "DER needs three bytes for it, and it expects at most two",
+    ),
+    Difference(
+        "version of SGX quotes",
+        ACCEPTED,
+        "SGX TEE quote must have version 3",
+        "It knows SGX enclaves in quotes of version 3 only; Intel defines them in 4 and 5",
+    ),
+)
+
+GO_TDX_GUEST: Final = (
+    *(each for each in DCAP_QVL if each.name in ("trailing bytes", "reserved bytes")),
+    Difference(
+        "members of TCB info and QE identity",
+        "(TCB info|QE identity) does not parse",
+        ACCEPTED,
+        "Go's JSON fills absent members with zeros: a missing SVN is met by any platform; we refuse",
+    ),
+    Difference(
+        "vendor of the QE",
+        "unknown quoting enclave vendor",
+        ACCEPTED,
+        "It does not look at the vendor id in the header; what follows it is only defined for Intel's",
+    ),
+    Difference(
+        "reserved TD attributes",
+        "reserved TD attribute set",
+        ACCEPTED,
+        "It leaves TD attributes to its `validate` package, which wants to be told what they must be",
+    ),
+    Difference(
+        "bytes behind a list",
+        "the revocation list does not parse",
+        ACCEPTED,
+        "Go's parser ignores what follows a revocation list",
+    ),
+    Difference(
+        "issuer chain of the PCK list",
+        ACCEPTED,
+        "unable to receive PCK CRL: could not (parse|interpret)",
+        "We verify the list with the CA of the quote's own chain and do not need this one",
+    ),
+    Difference(
+        "root that comes along",
+        ACCEPTED,
+        "(root cert|Intermediate CA certificate|root certificate in the issuer chain): ",
+        "We replace a root that evidence or collateral brings along by the pinned one; it must match for it",
+    ),
+    Difference(
+        "certificates in the PCK chain",
+        ACCEPTED,
+        "incomplete PCK Certificate chain|trailing bytes were found in PCK|PCK certificate extensions length",
+        "It wants exactly leaf, CA and root in this order; we find a path to the pinned root among those given",
+    ),
+    Difference(
+        "letters of the FMSPC",
+        ACCEPTED,
+        "^refused: FMSPC from PCK Certificate",
+        "It compares hexadecimal text, so upper case differs from lower case; we compare the bytes",
+    ),
+)
+
+GO_SEV_GUEST: Final = (
+    Difference(
+        "spare TCB components",
+        ACCEPTED,
+        "no extension for field Spl",
+        "It wants the spare components 4 to 7 in the certificate; we want them to be zero where they are there",
+    ),
+    Difference("Turin", ACCEPTED, "not an AMD KDS OID", "It does not know the extension for the FMC, which Turin has"),
+    Difference(
+        "last second of a list",
+        ACCEPTED,
+        "could not fetch product CRL",
+        "At exactly nextUpdate a list is valid for us and has to be fetched anew for it",
+    ),
+    Difference(
+        "list of the future",
+        "EndorsementExpired: AMD revocation list",
+        ACCEPTED,
+        "It compares nextUpdate and not thisUpdate",
+    ),
+    Difference(
+        "bytes behind a list",
+        "AMD revocation list does not parse",
+        ACCEPTED,
+        "Go's parser ignores what follows a revocation list",
+    ),
+    Difference(
+        "what a list names",
+        "EndorsementRevoked",
+        ACCEPTED,
+        "It looks for the ASK only; we for the key, its intermediate and the ARK",
+    ),
+    Difference(
+        "revoked ASK over a VLEK",
+        ACCEPTED,
+        "ASK was revoked",
+        "It looks for the ASK whatever signed the report; a VLEK hangs from the ASVK",
+    ),
+    Difference(
+        "mitigation vectors",
+        "mitigation vectors before version 5",
+        ACCEPTED,
+        "It reads them in every version; before version 5 they are reserved bytes",
+    ),
+    Difference("masked chip key", "masks the chip key", ACCEPTED, "It leaves MASK_CHIP_KEY to the caller"),
+    Difference(
+        "VMPL", "of a VMPL that does not exist|requested by the host", ACCEPTED, "It takes any VMPL unless told which"
+    ),
+    Difference(
+        "author key",
+        "author key of the SNP report contradicts",
+        ACCEPTED,
+        "It does not compare AUTHOR_KEY_EN with the digest of the author key",
+    ),
+    Difference(
+        "product of the certificate",
+        "certificate is of another product",
+        ACCEPTED,
+        "From version 3 on it goes by the report's CPUID and does not read the product name in the certificate",
+    ),
+    Difference(
+        "chip id under a VLEK",
+        "signed with a VLEK names a chip",
+        ACCEPTED,
+        "It does not look at the chip id of reports that a provider's key signed",
+    ),
+    Difference(
+        "provider of a VLEK",
+        "VLEK of a provider that is not allowed",
+        ACCEPTED,
+        "It takes the VLEK of any provider; we those that a setting names",
+    ),
+    Difference(
+        "stepping",
+        ACCEPTED,
+        "report signature verification error",
+        "It packs CPUID into a word and loses the upper half of the stepping, so that the signed bytes change",
+    ),
+    Difference(
+        "models",
+        ACCEPTED,
+        "could not be verified by any trusted roots. Last error: <nil>",
+        "It knows the first models of a family; we the ranges that AMD gives to each product",
+    ),
+    Difference(
+        "product names before version 3",
+        ACCEPTED,
+        "unknown (product name|AMD SEV product)",
+        "It has a list of steppings; we read the product without its stepping",
+    ),
+)
+GO_EVENTLOG: Final[Sequence[Difference]] = ()
+GO_ATTESTATION: Final[Sequence[Difference]] = ()
+GO_COSE: Final[Sequence[Difference]] = ()
+
+ALL: Final[Mapping[str, Sequence[Difference]]] = {
+    "dcap-qvl": DCAP_QVL,
+    "go-tdx-guest": GO_TDX_GUEST,
+    "go-sev-guest": GO_SEV_GUEST,
+    "go-eventlog": GO_EVENTLOG,
+    "go-attestation": GO_ATTESTATION,
+    "go-cose": GO_COSE,
+}
