@@ -8,12 +8,13 @@ files of tests/vectors and from software attesters. `references.json` holds valu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from kbs import strict_json
 from kbs.attestation.cases import (
     Case,
     DefaultPolicies,
@@ -30,7 +31,7 @@ from kbs.client.attesters.catalogue import SOFTWARE_ATTESTERS
 from kbs.client.attesters.nitro import SoftwareNitro
 from kbs.client.attesters.test_root import TestRoot
 from kbs.client.sample_attester import SampleAttester
-from kbs.policy.engine import PolicyEngine
+from kbs.policy.engine import Finding, PolicyEngine, PolicyKind
 from kbs.policy.library import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
@@ -121,7 +122,7 @@ class Workshop:
         evidence = Evidence(case.tee, case.evidence)
         given = GivenEndorsements(given_endorsements(verifier, evidence, case.endorsements))
         references = GivenReferences(fixed_snapshot({}))
-        self.at = case.at
+        self.engine, self.policies = engine, policies
         self.service = AttestationService({case.tee: verifier}, given, engine, policies, references)
         request = VerificationRequest(evidence, case.binding, RUNTIME_DATA)
         self.verified = self.service.verify([request], case.at)[:1]
@@ -131,17 +132,23 @@ class Workshop:
         return policy_input(self.verified[0])
 
     def references(self) -> dict[str, Json]:
-        """Values that agree with these claims, for everything that the default policy looks up."""
+        """Values that agree with these claims, for everything that the default policy looks up.
+
+        Whether it wants a list or one value it does not say; so lists are tried first.
+        """
         values: dict[str, Json] = {}
-        attested = self.service.appraise(self.verified, fixed_snapshot({}))
-        for each in (finding for findings in attested.findings.values() for finding in findings):
+        for each in self._findings({}):
             if each.reference is not None and each.seen is not None:
                 values.setdefault(each.reference, [each.seen])
-        attested = self.service.appraise(self.verified, fixed_snapshot(values))
-        for each in (finding for findings in attested.findings.values() for finding in findings):
+        for each in self._findings(values):
             if each.reference in values and not each.ok:
                 values[each.reference] = each.seen
         return values
+
+    def _findings(self, values: Mapping[str, Json]) -> Sequence[Finding]:
+        policy = self.policies.active(PolicyKind.EVIDENCE, f"default_{self.verified[0].claims.device_class}")
+        encoded = strict_json.encode(self.document())
+        return self.engine.explain_appraisal(policy, encoded, fixed_snapshot(values))
 
     def token(self, values: Mapping[str, Json]) -> dict[str, Json]:
         """The claims set of the token under these reference values."""

@@ -12,6 +12,9 @@ import click
 
 from kbs.cli.connection import Place, broker_options, place_words
 from kbs.cli.output import click_echo, done, print_json, print_table, to_seconds
+from kbs.cli.policy_eval import eval_command
+from kbs.cli.policy_lint import check_command, fmt_command, lint_command
+from kbs.cli.policy_test import coverage_command, test_command
 from kbs.client.model import VersionInfo
 from kbs.policy.engine import PolicyKind
 from kbs.policy.shipped import Shipped
@@ -45,6 +48,10 @@ def _text_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.group("policy", short_help="Policies: set, list, show, roll back.")
 def policy_group() -> None:
     """Policies for evidence (what is a good guest?) and for resources (which guest gets what?)."""
+
+
+for _tool in (test_command, lint_command, check_command, fmt_command, eval_command, coverage_command):
+    policy_group.add_command(_tool)
 
 
 @policy_group.command("set-resource")

@@ -212,8 +212,7 @@ def _run_there(opa: OpaCommand, kind: PolicyKind, folder: Path, files: list[str]
     )
     answer = _errors_of(done.stdout, done.stderr)
     if done.code != 0 or "errors" in answer:
-        why = _opa_findings("does-not-compile", answer)[0]
-        raise PolicyUnacceptable(f"the policy fails on a trial input: {why}")
+        raise PolicyUnacceptable(f"the policy fails on a trial input: {opa_message(answer)}")
     try:
         return answer["result"][0]["expressions"][0]["value"]
     except (KeyError, IndexError, TypeError) as err:
@@ -243,6 +242,18 @@ def _opa_findings(rule: str, answer: Any) -> list[LintFinding]:
         line, column = (location.get("row", 0), location.get("col", 1)) if location.get("file") == TEXT_NAME else (0, 0)
         found.append(LintFinding(rule, line, column, str(error.get("message", ""))[:500]))
     return sorted(found, key=lambda each: not each.line)
+
+
+def opa_message(answer: Any, names: tuple[str, ...] = (TEXT_NAME,)) -> str:
+    """The first of OPA's errors, with its place: in the policy, or with its name in another of these files."""
+    listed = answer.get("errors") if isinstance(answer, dict) else None
+    for error in listed if isinstance(listed, list) else []:
+        location = error.get("location") or {}
+        if location.get("file") in names:
+            other = "" if location["file"] == TEXT_NAME else f"{location['file']}, "
+            place = f"{other}line {location.get('row')}, column {location.get('col')}: "
+            return f"{place}{str(error.get('message', ''))[:500]}"
+    return str(_opa_findings("does-not-compile", answer)[0])
 
 
 def _rewrite_hint(old: str, new: str) -> str:

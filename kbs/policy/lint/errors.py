@@ -29,7 +29,7 @@ from kbs.policy.outcome import TRUST_CLAIM_NAMES
 RESULTS: Final = {PolicyKind.EVIDENCE: "trust_claims", PolicyKind.RESOURCE: "allow"}
 """The rule that a policy of each kind is asked for."""
 _RESERVED: Final = {PolicyKind.EVIDENCE: frozenset({"query_reference_value"}), PolicyKind.RESOURCE: frozenset[str]()}
-_UNSAFE: Final = ("http.", "net.lookup_ip_addr", "opa.runtime", "rand.intn", "uuid.rfc4122", "providers.", "graphql.",
+UNSAFE: Final = ("http.", "net.lookup_ip_addr", "opa.runtime", "rand.intn", "uuid.rfc4122", "providers.", "graphql.",
                   "rego.parse_module", "io.jwt.", "crypto.x509.", "crypto.parse_private_keys")  # fmt: skip
 _COLLECTIONS: Final = frozenset({"array", "set", "arraycomprehension", "setcomprehension"})
 _OBJECTS: Final = frozenset({"object", "objectcomprehension"})
@@ -86,10 +86,8 @@ def _unsafe(module: Module) -> Iterator[LintFinding]:
             for reference in references(changed):
                 used.append((".".join(name or "?" for name in path(reference.get("value"))), reference))
     for name, where in dict.fromkeys((name, _hashable(where)) for name, where in used):
-        if name.startswith(_UNSAFE) or name == "trace":
-            text = (
-                f"`{name}` reaches outside of an evaluation or differs from one to the next: policies have it not"
-            )
+        if name.startswith(UNSAFE) or name == "trace":
+            text = f"`{name}` reaches outside of an evaluation or differs from one to the next: policies have it not"
             yield LintFinding("unsafe-builtin", where[0], where[1], text)
 
 

@@ -30,7 +30,7 @@ from tests.kbs.policy.support import NOW
 EVIDENCE, RESOURCE = PolicyKind.EVIDENCE, PolicyKind.RESOURCE
 SHIPPED = Shipped.load()
 CHANGE = Change("alice#1", NOW, "because")
-TEXT = b'package policy\nallow if data.plugin == "resource"\n'
+TEXT = b'package policy\ndefault allow := false\nallow if data.plugin == "resource"\n'
 
 
 @pytest.fixture

@@ -1,0 +1,177 @@
+"""What authors do with a policy before anybody uploads it: run its tests, see what they cover, format, trace.
+
+All of it is the real `opa` in its limits (`opa_command`), over the policy, the library it is compiled with, the
+fixtures that come with the package, and the tests' own functions (`json.patch` and the like), but none that reaches
+outside.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kbs.errors import PolicyUnacceptable
+from kbs.policy.compile import decode_text, opa_message
+from kbs.policy.engine import PolicyKind
+from kbs.policy.library import CAPABILITIES, modules, policies_folder
+from kbs.policy.lint.errors import UNSAFE
+from kbs.policy.opa_command import TEXT_NAME, OpaCommand, write_modules
+from kbs.policy.outcome import ENTRYPOINTS
+
+TESTS_NAME: Final = "policy_test.rego"
+_DATA: Final = "data.json"
+_FUNCTIONS: Final = "functions.json"
+_NOT_FIXTURES: Final = frozenset({"references", "tokens", "claims"})
+_MOST_TRACE: Final = 200_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class TestOutcome:
+    """One test. why: empty when it passed."""
+
+    __test__ = False  # pytest collects classes by name
+
+    name: str
+    passed: bool
+    line: int
+    seconds: float
+    why: str
+
+    def document(self) -> dict[str, Any]:
+        """Members for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """percent: of the lines with something to evaluate. missed: first and last line of what no test reached."""
+
+    percent: float
+    missed: tuple[tuple[int, int], ...]
+
+
+def fixture_data(folder: Path | None = None) -> dict[str, Any]:
+    """The data that tests find: `data.fixtures.<tee>.<variant>`, `data.references.<tee>`, `data.tokens.<tee>.good`.
+
+    Raises:
+        OSError: the installation lacks them.
+    """
+    root = (folder or policies_folder()) / "fixtures"
+    read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("*.json"))}
+    fixtures = {name: variants for name, variants in read.items() if name not in _NOT_FIXTURES}
+    return {"fixtures": fixtures, "references": read["references"], "tokens": read["tokens"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """Runs one `opa`. Methods raise `PolicyUnacceptable` for texts that do not compile, with line and column, and
+    `PolicyCompilerMissing` when the program does not run."""
+
+    opa: OpaCommand
+
+    def test(self, kind: PolicyKind, upload: bytes, tests: bytes, *, only: str | None = None) -> list[TestOutcome]:
+        """Run Rego tests against a policy. only: a regular expression (RE2) that names must match."""
+        with tempfile.TemporaryDirectory() as name:
+            done = self._run_tests(Path(name), kind, upload, tests, ["--run", only] if only is not None else [])
+            if isinstance(done, dict):
+                raise PolicyUnacceptable(opa_message(done, (TEXT_NAME, TESTS_NAME)))
+            return [_outcome(each) for each in done]
+
+    def cover(self, kind: PolicyKind, upload: bytes, tests: bytes) -> Coverage:
+        """What of a policy its tests reach. A failing test refuses: what it covers proves nothing."""
+        with tempfile.TemporaryDirectory() as name:
+            done = self._run_tests(Path(name), kind, upload, tests, ["--coverage"])
+        if not isinstance(done, dict) or "files" not in done:
+            raise PolicyUnacceptable(_why_no_coverage(done))
+        found = done["files"].get(TEXT_NAME, {})
+        missed = tuple((each["start"]["row"], each["end"]["row"]) for each in found.get("not_covered", []))
+        return Coverage(float(found.get("coverage", 0)), missed)
+
+    def format(self, upload: bytes) -> str:
+        """The text as `opa fmt` writes it."""
+        text = decode_text(upload)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_modules(folder, {}, text)
+            done = self.opa.run(["fmt", TEXT_NAME], folder)
+        if done.code != 0:
+            raise PolicyUnacceptable(done.stderr.replace(f"{folder}/", "").strip()[:500])
+        return done.stdout.decode("utf-8", "replace")
+
+    def trace(self, kind: PolicyKind, upload: bytes, document: bytes, data: Mapping[str, Any]) -> str:
+        """OPA's own trace of one evaluation, cut at 200 000 characters.
+
+        Args:
+            document: the wrapper's input, JSON of our own encoder.
+            data: `{"kbs": {"reference": …}}` for evidence policies.
+        """
+        text = decode_text(upload)
+        query = "data." + ENTRYPOINTS[kind][0].replace("/", ".")
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            files = write_modules(folder, modules(kind), text)
+            (folder / _DATA).write_text(json.dumps(dict(data)), encoding="utf-8")
+            loaded = [word for file in (*files, _DATA) for word in ("-d", file)]
+            arguments = ["--format", "pretty", "--explain", "full", "--capabilities", str(CAPABILITIES), *loaded]
+            done = self.opa.run(["eval", *arguments, "--stdin-input", query], folder, feed=document)
+        if done.code != 0:
+            raise PolicyUnacceptable(f"opa gives no trace: {(done.stderr or done.stdout.decode())[:500]}")
+        return done.stdout.decode("utf-8", "replace")[:_MOST_TRACE]
+
+    def _run_tests(
+        self, folder: Path, kind: PolicyKind, upload: bytes, tests: bytes, more: Sequence[str]
+    ) -> dict[str, Any] | list[Any]:
+        """What `opa test` printed: a list of outcomes, or an object (coverage, or errors)."""
+        library = {**modules(kind), **_shared_modules(), TESTS_NAME: decode_text(tests)}
+        files = write_modules(folder, library, decode_text(upload))
+        (folder / _DATA).write_text(json.dumps(fixture_data()), encoding="utf-8")
+        (folder / _FUNCTIONS).write_text(self._functions(folder), encoding="utf-8")
+        arguments = ["--format", "json", "--capabilities", _FUNCTIONS, *more]
+        done = self.opa.run(["test", *arguments, *files, _DATA], folder)
+        for source in (done.stdout, done.stderr.encode()):
+            try:
+                answer: Any = json.loads(source)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(answer, dict | list):
+                return answer
+        if done.code == 0:
+            return []
+        return {"errors": [{"message": (done.stderr or done.stdout.decode("utf-8", "replace")).strip()[:1000]}]}
+
+    def _functions(self, folder: Path) -> str:
+        """All functions of this `opa` but those that reach outside: tests may shape their data as they like."""
+        every = self.opa.run(["capabilities", "--current"], folder).json()
+        kept = [each for each in every["builtins"] if not each["name"].startswith(UNSAFE)]
+        return json.dumps({**every, "builtins": kept, "allow_net": []})
+
+
+def _shared_modules() -> dict[str, str]:
+    """Rego that the tests of the shipped policies begin with; everybody's may."""
+    folder = policies_folder() / "samples"
+    return {f"samples/{path.name}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rego"))}
+
+
+def _outcome(each: Any) -> TestOutcome:
+    location = each.get("location") or {}
+    error = each.get("error") or {}
+    passed = not each.get("fail") and not error and not each.get("skip")
+    why = ""
+    if error:
+        why = str(error.get("message", error))[:500]
+    elif each.get("skip"):
+        why = "skipped"
+    elif not passed:
+        why = "a condition of it does not hold"
+    return TestOutcome(str(each.get("name")), passed, int(location.get("row", 0)), each.get("duration", 0) / 1e9, why)
+
+
+def _why_no_coverage(done: Any) -> str:
+    if isinstance(done, dict):
+        return opa_message(done, (TEXT_NAME, TESTS_NAME))
+    failed = [outcome.name for outcome in map(_outcome, done) if not outcome.passed]
+    return f"tests fail: {', '.join(failed[:5])}" if failed else "there is no test"
