@@ -28,6 +28,7 @@ from kbs.admin.authentication import (
 )
 from kbs.admin.authorization import Acl, Roles
 from kbs.admin.revocations import Revocations
+from kbs.admin.what_if import WhatIf
 from kbs.attestation.ear import EarSettings
 from kbs.attestation.endorsements import endorsement_service
 from kbs.attestation.model import Verifier, VerifierOptions
@@ -41,20 +42,25 @@ from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
 from kbs.plugins.model import Plugin
 from kbs.plugins.resource import ResourcePlugin
+from kbs.policy.candidates import Candidates
 from kbs.policy.compile import Compiler
+from kbs.policy.decisions import DecisionInputs
 from kbs.policy.engine import PolicyEngine, PolicyKind
 from kbs.policy.opa import OpaEngine
 from kbs.policy.opa_link import OpaLink, OpaServerSettings
+from kbs.policy.scope import Scopes
 from kbs.policy.shipped import Shipped
 from kbs.policy.store import RESOURCE_POLICY_ID, PolicyStore
 from kbs.policy.wasm import WasmEngine, nanoseconds
 from kbs.protocol.tee import Tee
+from kbs.release.policies import ResourcePolicies
 from kbs.release.service import Release
 from kbs.secret import Secret
 from kbs.storage.handshakes import FileHandshakeStore, MemoryHandshakeStore
 from kbs.storage.memory import MemoryStore
 from kbs.storage.model import HandshakeStore, KeyValueStore
 from kbs.storage.raw import RawStore
+from kbs.storage.recent import Bounds, MemoryRecentStore, RecentStore, SqliteRecentStore
 from kbs.storage.sealed import SealedStore, SealingKeys
 from kbs.storage.sqlite import SqliteStore
 from kbs.tokens.acceptor import TokenAcceptor
@@ -63,6 +69,7 @@ from kbs.tokens.issuer import IssuerSettings, TokenIssuer
 from kbs.tokens.keys import KeyRing, SigningKey, load_signing_key, load_token_key
 from kbs.tokens.trust import DEFAULT_ISSUER, Trust, TrustedIssuer, TrustedKey, own_issuer, parse_jwk_set
 from kbs.web import administration, guest, public
+from kbs.web.administration.candidates import CandidateRoutes
 from kbs.web.administration.policies import PolicyRoutes
 from kbs.web.administration.references import ReferenceRoutes
 from kbs.web.administration.resources import ResourceRoutes
@@ -94,6 +101,7 @@ class Broker:
     references: ReferenceValueProvider
     metrics: Metrics
     clock: Clock
+    inputs: DecisionInputs
 
     def flask(self) -> Flask:
         """The whole service as a WSGI application."""
@@ -126,6 +134,7 @@ class Broker:
 
     def close(self) -> None:
         """Release files and connections."""
+        self.inputs.close()
         self.handshakes.close()
         self.store.close()
         self.audit.close()
@@ -146,7 +155,15 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
     store = SealedStore(_raw_store(data, settings), sealing)
     handshake_store = _handshake_store(data, settings, sealing)
     engine = _engine(settings, clock)
-    policies = PolicyStore(store, _compiler(settings, clock), Shipped.load(), policy_set=settings.policy.set)
+    policies = PolicyStore(
+        store,
+        _compiler(settings, clock),
+        Shipped.load(),
+        policy_set=settings.policy.set,
+        scopes=Scopes(settings.policy.tenants),
+    )
+    candidates = Candidates(store, policies)
+    inputs = _decision_inputs(data, settings, sealing, clock)
     references = embedded(store, conflict=VersionConflict, unavailable=StorageUnavailable)
     ring = KeyRing(token_key)
     issuer_name = settings.server.public_url or DEFAULT_ISSUER
@@ -163,7 +180,9 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
             policies,
             references,
             verbose_token=settings.attestation.verbose_token,
+            staged=candidates,
         ),
+        inputs=inputs,
         issuer=TokenIssuer(ring, IssuerSettings(name=issuer_name), clock),
         acceptor=acceptor,
         enabled=frozenset(verifiers),
@@ -181,8 +200,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
     release = Release(
         plugins=plugins,
         acceptor=acceptor,
-        policies=policies,
-        engine=engine,
+        policies=ResourcePolicies(policies, engine, candidates, inputs),
         allow_rsa1_5=settings.compat.allow_rsa1_5,
     )
     metrics = Metrics(__version__, settings.insecure_switches(), shared=shared_metrics)
@@ -211,6 +229,9 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
             *guest.routes(handshakes, release, plugins),
             *administration.routes(
                 policies=PolicyRoutes(policies, clock),
+                candidates=CandidateRoutes(
+                    policies, candidates, WhatIf(policies, engine, inputs, references, clock), inputs, clock
+                ),
                 references=ReferenceRoutes(references, clock),
                 resources=ResourceRoutes(resource) if isinstance(resource, ResourcePlugin) else None,
                 plugins=plugins,
@@ -226,7 +247,9 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         server=settings.server,
         random=os.urandom,
     )
-    return Broker(settings, dispatcher, audit, store, handshake_store, policies, engine, references, metrics, clock)
+    return Broker(
+        settings, dispatcher, audit, store, handshake_store, policies, engine, references, metrics, clock, inputs
+    )
 
 
 def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock) -> AuditLog:
@@ -271,6 +294,18 @@ def _handshake_store(data: Path, settings: Settings, sealing: SealingKeys) -> Ha
     if settings.storage.kind == "memory":
         return MemoryHandshakeStore()
     return FileHandshakeStore(data / settings.storage.path / "handshakes", sealing.for_purpose(b"handshakes"))
+
+
+def _decision_inputs(data: Path, settings: Settings, sealing: SealingKeys, clock: Clock) -> DecisionInputs:
+    policy = settings.policy
+    bounds = Bounds(policy.history_decisions, policy.history_bytes, policy.history_days * 86_400.0)
+    store: RecentStore
+    if settings.storage.kind == "memory" or not bounds.records:
+        store = MemoryRecentStore(bounds)
+    else:
+        path = data / (policy.history_path or settings.storage.path / "decisions.db")
+        store = SqliteRecentStore(path, sealing.for_purpose(b"decision inputs"), bounds)
+    return DecisionInputs(store, bounds, clock)
 
 
 def _compiler(settings: Settings, clock: Clock) -> Compiler:

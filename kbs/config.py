@@ -20,6 +20,8 @@ from cattrs.errors import ClassValidationError
 from kbs.errors import ConfigInvalid
 
 _PREFIX = "KBS__"
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")  # as in kbs.protocol.resource_path
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 
 
@@ -113,6 +115,11 @@ class PolicySettings:
     opa: Path | None = None  # the `opa` binary for uploads; none: looked for on the search path
     opa_url: str = "http://127.0.0.1:8181"  # or unix:///run/opa.sock
     opa_timeout_seconds: float = 2.0
+    tenants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # tenant: its repositories
+    history_decisions: int = 1_000  # newest decisions whose inputs are kept for replays; 0: none
+    history_bytes: int = 32 << 20  # octets of such inputs, all together
+    history_days: int = 7  # no longer than this
+    history_path: Path | None = None  # file for them; none: decisions.db beside the store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +297,7 @@ def check(settings: Settings) -> None:
     for provider in settings.admin.identity_providers:
         if provider.public_key is None and provider.jwk_set is None:
             problems.append("admin.identity_providers: each needs public_key or jwk_set")
+    problems += _policy_problems(settings.policy)
     if problems:
         raise ConfigInvalid("settings: " + "; ".join(problems))
 
@@ -324,6 +332,23 @@ def _address_problems(server: ServerSettings) -> list[str]:
         for port, sharing in users.items()
         if len(sharing) > 1
     ]
+
+
+def _policy_problems(policy: PolicySettings) -> list[str]:
+    problems = [
+        f"policy.tenants: {name!r} is not 1 to 128 of A-Z a-z 0-9 . _ -, a letter or digit first"
+        for name in policy.tenants
+        if not _TENANT.fullmatch(name)
+    ]
+    problems += [
+        f"policy.tenants.{tenant}: {name!r} is no repository"
+        for tenant, names in policy.tenants.items()
+        for name in names
+        if not _REPOSITORY.fullmatch(name)
+    ]
+    if policy.history_decisions < 0 or policy.history_bytes < 1 << 16 or policy.history_days < 1:
+        problems.append("policy.history_decisions is at least 0, history_bytes 65536, history_days 1")
+    return problems
 
 
 def _bound_problems(settings: Settings) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kbs.errors import ResourceNotFound
@@ -25,7 +25,7 @@ _OUTCOMES = {
     "admin.refused": "refused",
 }
 _AFFIRMING = range(-32, 32)  # AR4SI tiers: the affirming band and, inside it, none
-_STRUCTURED = ("findings", "vectors", "policies", "policy_names", "status")
+_STRUCTURED = ("findings", "vectors", "policies", "policy_names", "status", "scopes", "shadow")
 _CUT_MEMBERS = {"cut_octets", "sha256"}
 
 
@@ -55,6 +55,8 @@ class Explanation:
     causes: tuple[Cause, ...]
     rules: Mapping[str, str]
     attestation: str | None
+    denied_by: str | None = None  # id of the resource policy that said no, or did not work
+    shadow: Mapping[str, Any] = field(default_factory=dict)  # what candidates would have said
     cut: tuple[str, ...] = ()  # members that were too long for their record; what they held is not explained
 
     def document(self) -> dict[str, Any]:
@@ -80,6 +82,8 @@ class Explanation:
             ],
             "rules": dict(self.rules),
             "attestation": self.attestation,
+            "denied_by": self.denied_by,
+            "shadow": dict(self.shadow),
             "cut": list(self.cut),
         }
 
@@ -97,6 +101,8 @@ def explain(decision: str, find: Find) -> Explanation:
     attestation = record.get("attestation")
     if "policy" in record:
         rules["resource policy"] = _named(record.get("policy_name"), record["policy"])
+    for policy_id, digest in _table(record, "scopes").items():
+        rules[f"resource policy {policy_id}"] = _named(None, digest)
     if record["kind"] == "evidence.accepted":
         _from_appraisal(record, causes, rules)
     elif record["kind"] == "release.denied":
@@ -115,6 +121,8 @@ def explain(decision: str, find: Find) -> Explanation:
         causes=tuple(causes),
         rules=rules,
         attestation=attestation,
+        denied_by=record.get("denied_by"),
+        shadow=_table(record, "shadow"),
         cut=tuple(dict.fromkeys(cut)),
     )
 
@@ -179,7 +187,9 @@ def _from_appraisal(record: Mapping[str, Any], causes: list[Cause], rules: dict[
 
 
 def _from_resource_policy(record: Mapping[str, Any]) -> list[Cause]:
-    return [_cause("resource policy", finding) for finding in _findings(record) if not finding["ok"]]
+    scope = record.get("denied_by", "resource-policy")
+    where = "resource policy" if scope == "resource-policy" else f"resource policy {scope}"
+    return [_cause(where, finding) for finding in _findings(record) if not finding["ok"]]
 
 
 def _cause(where: str, finding: Mapping[str, Any]) -> Cause:

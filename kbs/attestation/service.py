@@ -12,9 +12,9 @@ import hmac
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from kbs import strict_json
 from kbs.attestation.appraisal import status, trust_vector
@@ -86,12 +86,26 @@ class Verified:
     claims: VerifiedClaims
 
 
+@dataclass(slots=True)
+class PolicyInput:
+    """What one evidence policy was given: its id, and the document as our encoder made it."""
+
+    policy_id: str
+    claims: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """A result, and for each submodule that is not affirming what its policy compared."""
+    """A result, and for each submodule that is not affirming what its policy compared.
+
+    inputs: of each appraisal, in the same order. shadow: submodule → `{"policy", "status", "vector" or "error",
+    "differs"}`, where a candidate is staged for its policy.
+    """
 
     result: AttestationResult
     findings: Mapping[str, Sequence[Finding]]
+    inputs: Sequence[PolicyInput] = ()
+    shadow: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class EndorsementSource(Protocol):
@@ -119,6 +133,13 @@ class ActivePolicies(Protocol):
         """
 
 
+class StagedPolicies(Protocol):
+    """Policies that are evaluated for the record only; `kbs.policy.candidates.Candidates` has them."""
+
+    def policy(self, kind: PolicyKind, policy_id: str) -> Policy | None:
+        """The candidate for one id, if there is one."""
+
+
 class ReferenceValues(Protocol):
     """The part of `rvps.client.ReferenceValueProvider` that appraisal needs."""
 
@@ -133,6 +154,7 @@ class AttestationService:
         verifiers: the enabled TEEs.
         endorsements, engine, policies, references: the ports.
         verbose_token: leave `additional-evidence` in what policies and tokens see.
+        staged: candidates to evaluate beside the active policies.
     """
 
     def __init__(
@@ -143,6 +165,7 @@ class AttestationService:
         policies: ActivePolicies,
         references: ReferenceValues,
         verbose_token: bool = True,
+        staged: StagedPolicies | None = None,
     ) -> None:
         self._verifiers = verifiers
         self._endorsements = endorsements
@@ -150,6 +173,7 @@ class AttestationService:
         self._policies = policies
         self._references = references
         self._verbose_token = verbose_token
+        self._staged = staged
         self._challenging: Mapping[Tee, ChallengingVerifier] = {
             tee: verifier for tee, verifier in verifiers.items() if isinstance(verifier, ChallengingVerifier)
         }
@@ -210,6 +234,8 @@ class AttestationService:
         counters: Counter[str] = Counter()
         appraisals: list[Appraisal] = []
         findings: dict[str, Sequence[Finding]] = {}
+        inputs: list[PolicyInput] = []
+        shadow: dict[str, Mapping[str, Any]] = {}
         for each in verified:
             device_class = each.claims.device_class
             submod = f"{device_class}{counters[device_class]}"
@@ -220,13 +246,14 @@ class AttestationService:
             policy = self._policy(policy_id)
             verdict = self._engine.appraise(policy, encoded, references)
             vector = trust_vector(verdict.trust_claims)
-            tier = status(vector)
-            if tier is Tier.AFFIRMING and each.request.binding.report_data is None:
-                tier = Tier.WARNING  # evidence without a challenge may be a replay, whatever the policy looks at
+            tier = _tier(vector, each)
             if tier is not Tier.AFFIRMING:
                 findings[submod] = ()
                 with suppress(KbsError):  # the verdict stands, whether it can be explained or not
                     findings[submod] = self._engine.explain_appraisal(policy, encoded, references)
+            inputs.append(PolicyInput(policy_id, encoded))
+            if self._staged is not None:
+                self._shadow(shadow, submod, policy_id, each, encoded, references, vector)
             appraisals.append(
                 Appraisal(
                     submod=submod,
@@ -240,7 +267,30 @@ class AttestationService:
                     extensions=verdict.extensions,
                 )
             )
-        return Attested(AttestationResult(tuple(appraisals), references.version), findings)
+        return Attested(AttestationResult(tuple(appraisals), references.version), findings, inputs, shadow)
+
+    def _shadow(
+        self,
+        found: dict[str, Mapping[str, Any]],
+        submod: str,
+        policy_id: str,
+        each: Verified,
+        encoded: bytes,
+        references: Snapshot,
+        vector: Mapping[str, int],
+    ) -> None:
+        """Note what a candidate makes of the same input; whatever goes wrong here is no matter of this decision."""
+        with suppress(Exception):  # wall: a candidate decides nothing, so it cannot refuse anything either
+            candidate = None if self._staged is None else self._staged.policy(PolicyKind.EVIDENCE, policy_id)
+            if candidate is None:
+                return
+            said: dict[str, Any] = {"policy": candidate.digest}
+            try:
+                would = trust_vector(self._engine.appraise(candidate, encoded, references).trust_claims)
+                said |= {"status": _tier(would, each).value, "vector": dict(would), "differs": would != vector}
+            except KbsError as error:
+                said |= {"error": error.reason, "differs": True}
+            found[submod] = said
 
     def _verify(self, request: VerificationRequest, at: datetime) -> Sequence[VerifiedClaims]:
         tee = request.evidence.tee
@@ -272,6 +322,13 @@ class AttestationService:
             return self._references.snapshot(at)
         except ProviderUnavailable as error:
             raise ReferenceValuesUnavailable("reference values are not to be had") from error
+
+
+def _tier(vector: Mapping[str, int], verified: Verified) -> Tier:
+    tier = status(vector)
+    if tier is Tier.AFFIRMING and verified.request.binding.report_data is None:
+        return Tier.WARNING  # evidence without a challenge may be a replay, whatever the policy looks at
+    return tier
 
 
 def policy_input(verified: Verified, *, verbose_token: bool = True) -> dict[str, Json]:

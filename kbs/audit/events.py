@@ -81,6 +81,7 @@ class EvidenceAccepted(Event):
     policy_names: Mapping[str, str] = field(default_factory=dict)
     references: str  # version of the reference-value snapshot
     findings: Sequence[Mapping[str, Any]] = ()  # of submodules that are not affirming
+    shadow: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # submodule → what a candidate would say
     claims_digest: str
     init_data: str | None = None
     key: str  # RFC 7638 thumbprint of the TEE key
@@ -109,6 +110,8 @@ class ReleaseGranted(Event):
     attestation: str | None = None  # decision id of the attestation the token came from
     policy: str
     policy_name: str | None = None
+    scopes: Mapping[str, str] = field(default_factory=dict)  # id of a scoped policy that took part → SHA-256
+    shadow: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # id of a policy → what a candidate would say
     key: str
     peer: str | None = None
 
@@ -125,6 +128,9 @@ class ReleaseDenied(Event):
     attestation: str | None = None
     policy: str | None = None
     policy_name: str | None = None
+    scopes: Mapping[str, str] = field(default_factory=dict)
+    denied_by: str | None = None  # id of the policy that said no, or did not work
+    shadow: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     findings: Sequence[Mapping[str, Any]] = ()
     key: str | None = None
     peer: str | None = None
@@ -160,7 +166,7 @@ class RuleChanged(Event):
     kind = "rule.changed"
     actor: str
     rule: str  # `resource-policy`, `attestation-policy/default_cpu`, `reference-value/<name>`
-    action: str  # `set`, `delete`, `rollback`
+    action: str  # `set`, `rollback`, `remove`, `stage`, `activate`, `discard`
     digest: str | None = None
     version: int | None = None
     warnings: Sequence[str] = ()

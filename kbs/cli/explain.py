@@ -55,6 +55,10 @@ def _show(found: Mapping[str, Any], place: Place) -> None:
     for name in ("time", "reason", "detail", "attestation"):
         if found.get(name) is not None:
             out.print(f"  {name:<12} {_safe(found[name])}")
+    if found.get("denied_by") not in (None, "resource-policy"):
+        out.print(f"  {'denied by':<12} resource policy {_safe(found['denied_by'])}")
+    for name, said in found.get("shadow", {}).items():
+        out.print(f"  {'candidate':<12} {_safe(name)}: {_safe(_would(said))}")
     for name, version in found.get("rules", {}).items():
         out.print(f"  {_safe(name)}: {_safe(version)}")
     for name in found.get("cut", []):
@@ -75,6 +79,16 @@ def _row(cause: Mapping[str, Any]) -> tuple[object, ...]:
     seen = "absent" if cause.get("seen") is None else json.dumps(cause["seen"])
     expected = "no value" if cause.get("expected") is None else json.dumps(cause["expected"])
     return (cause.get("where"), cause.get("claim"), seen, expected, cause.get("reference"), cause.get("rule"))
+
+
+def _would(said: Mapping[str, Any]) -> str:
+    """What a candidate would have made of it."""
+    if not said.get("differs"):
+        return "would have decided the same"
+    if "error" in said:
+        return f"would have failed: {said['error']}"
+    word = said.get("status", "granted" if said.get("allow") else "denied")
+    return f"would have decided otherwise: {word}"
 
 
 def _safe(text: object) -> str:

@@ -2,7 +2,7 @@
 
 1. The plugin exists and lets guests ask this way.
 2. The token is one we trust (`tokens.accept`): its TEE key is the only key an answer is ever sealed to.
-3. The resource policy says exactly true.
+3. The resource policy says exactly true, and so does that of every scope the path is in (`kbs.release.policies`).
 4. The plugin answers.
 5. The answer is sealed to the TEE key.
 6. The audit record is durable before the sealed bytes leave (`Decided`, opened by `kbs.audit.gate`).
@@ -11,17 +11,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from kbs.audit.events import ReleaseDenied, ReleaseGranted, shortened
 from kbs.audit.gate import Decided
 from kbs.errors import AccessDenied, KbsError, MethodNotAllowed, PluginNotFound, ServerFault, TokenMissing
 from kbs.plugins.model import Access, Plugin, PluginRequest
-from kbs.policy.engine import Finding, Policy, PolicyEngine, PolicyKind
-from kbs.policy.store import RESOURCE_POLICY_ID, PolicyStore
+from kbs.policy.engine import Finding
 from kbs.protocol import jwe
 from kbs.protocol.target import Target
+from kbs.release.policies import Consulted, ResourcePolicies
 from kbs.tokens.acceptor import AcceptedToken, TokenAcceptor
 
 
@@ -35,8 +34,7 @@ class _Trail:
     peer: str | None
     attestation: str | None = None
     key: str | None = None
-    policy: str | None = None
-    policy_name: str | None = None
+    consulted: Consulted = field(default_factory=Consulted)
     findings: Sequence[Finding] = ()
 
 
@@ -48,20 +46,18 @@ class Release:
         *,
         plugins: Mapping[str, Plugin],
         acceptor: TokenAcceptor,
-        policies: PolicyStore,
-        engine: PolicyEngine,
+        policies: ResourcePolicies,
         allow_rsa1_5: bool,
     ) -> None:
         self._plugins = plugins
         self._acceptor = acceptor
         self._policies = policies
-        self._engine = engine
         self._allow_rsa1_5 = allow_rsa1_5
 
     def blocks(self, target: Target) -> bool:
         """True when `release` may wait on something outside this process."""
         plugin = self._plugins.get(target.plugin)
-        return self._engine.blocks or (plugin is not None and plugin.blocks)
+        return self._policies.blocks or (plugin is not None and plugin.blocks)
 
     def release(
         self, method: str, target: Target, body: bytes, token: str | None, *, decision: str, peer: str | None
@@ -88,9 +84,7 @@ class Release:
         accepted = self._acceptor.accept(token)  # 2
         trail.attestation = accepted.attestation
         trail.key = accepted.tee_key.thumbprint
-        policy = self._policies.active(PolicyKind.RESOURCE, RESOURCE_POLICY_ID)
-        trail.policy, trail.policy_name = policy.digest, policy.origin
-        self._authorize(policy, accepted, request, trail)  # 3
+        self._authorize(accepted, request, trail)  # 3
         answer = plugin.handle(request)  # 4
         sealed = jwe.seal(accepted.tee_key, answer.payload.reveal(), allow_rsa1_5=self._allow_rsa1_5)  # 5
         event = ReleaseGranted(
@@ -99,8 +93,10 @@ class Release:
             path=trail.path,
             version=answer.version,
             attestation=trail.attestation,
-            policy=policy.digest,
-            policy_name=policy.origin,
+            policy=trail.consulted.digest or "",
+            policy_name=trail.consulted.name,
+            scopes=trail.consulted.scopes,
+            shadow=trail.consulted.shadow,
             key=accepted.tee_key.thumbprint,
             peer=trail.peer,
         )
@@ -116,12 +112,12 @@ class Release:
             raise MethodNotAllowed(f"{method} is not allowed here", allow=tuple(sorted(guards)))
         return plugin
 
-    def _authorize(self, policy: Policy, accepted: AcceptedToken, request: PluginRequest, trail: _Trail) -> None:
+    def _authorize(self, accepted: AcceptedToken, request: PluginRequest, trail: _Trail) -> None:
         asked = {"plugin": trail.plugin, "resource-path": list(request.segments), "query": dict(request.query)}
-        if self._engine.authorize(policy, accepted.claims_json, asked) is True:
+        consulted, claims = trail.consulted, accepted.claims_json
+        if self._policies.allow(consulted, claims, asked, trail.decision) is True:
             return
-        with suppress(Exception):  # a no that cannot be explained stays a no
-            trail.findings = self._engine.explain_authorization(policy, accepted.claims_json, asked)
+        trail.findings = self._policies.explain(consulted, claims, asked)
         raise AccessDenied("Access denied by policy")
 
 
@@ -134,8 +130,11 @@ def _denied(trail: _Trail, err: KbsError) -> Decided[bytes]:
         reason=err.reason,
         detail=err.operator_detail or str(err),
         attestation=trail.attestation,
-        policy=trail.policy,
-        policy_name=trail.policy_name,
+        policy=trail.consulted.digest,
+        policy_name=trail.consulted.name,
+        scopes=trail.consulted.scopes,
+        denied_by=trail.consulted.denied_by,
+        shadow=trail.consulted.shadow,
         findings=tuple(asdict(finding) for finding in trail.findings),
         key=trail.key,
         peer=trail.peer,

@@ -31,6 +31,8 @@ from tests.protocol.expect import expect
 POLICY = (POLICIES / "resource/sample-demo.rego").read_bytes()
 CPU = (POLICIES / "evidence/cpu.rego").read_bytes()
 V0 = "/kbs/v0/"
+ONE = V0 + "admin/policies/*/*"
+GLOBAL = V0 + "admin/policies/resource/resource-policy"
 
 # (method, template) → target, body, and the status for whoever may. In an order in which they can all be called.
 RIGHT: dict[tuple[str, str], tuple[str, bytes, int]] = {
@@ -54,12 +56,20 @@ RIGHT: dict[tuple[str, str], tuple[str, bytes, int]] = {
     ("POST", V0 + "resource-policy"): (V0 + "resource-policy", policy_upload(POLICY), 200),
     ("GET", V0 + "resource-policy"): (V0 + "resource-policy", b"", 200),
     ("GET", V0 + "admin/policies"): (V0 + "admin/policies", b"", 200),
-    ("GET", V0 + "admin/policies/*/*"): (V0 + "admin/policies/evidence/default_cpu", b"", 200),
     ("POST", V0 + "admin/policies/*/*/rollback"): (
         V0 + "admin/policies/resource/resource-policy/rollback",
         b'{"version":0}',
         200,
     ),
+    ("GET", ONE + "/versions/*"): (GLOBAL + "/versions/0", b"", 200),
+    ("PUT", ONE): (V0 + "admin/policies/resource/path:a", policy_upload(POLICY), 200),
+    ("GET", ONE): (V0 + "admin/policies/resource/path:a", b"", 200),
+    ("POST", ONE + "/what-if"): (GLOBAL + "/what-if", policy_upload(POLICY), 200),
+    ("PUT", ONE + "/candidate"): (GLOBAL + "/candidate", policy_upload(POLICY), 200),
+    ("GET", ONE + "/candidate"): (GLOBAL + "/candidate", b"", 200),
+    ("POST", ONE + "/candidate/activate"): (GLOBAL + "/candidate/activate", b'{"digest":"00"}', 404),
+    ("DELETE", ONE + "/candidate"): (GLOBAL + "/candidate", b"", 200),
+    ("DELETE", ONE): (V0 + "admin/policies/resource/path:a", b"", 200),
     ("POST", V0 + "reference-value/**"): (V0 + "reference-value", reference_message({"svn": ["1"]}), 200),
     ("GET", V0 + "reference-value/**"): (V0 + "reference-value/svn", b"", 200),
     ("GET", V0 + "admin/reference-values"): (V0 + "admin/reference-values", b"", 200),

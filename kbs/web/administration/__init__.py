@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from kbs.admin.authorization import Permission
 from kbs.plugins.model import Access as PluginAccess
 from kbs.plugins.model import Plugin
+from kbs.web.administration.candidates import CandidateRoutes
 from kbs.web.administration.policies import PolicyRoutes
 from kbs.web.administration.references import ReferenceRoutes
 from kbs.web.administration.resources import ResourceRoutes, plugin_handler
@@ -17,6 +18,7 @@ from kbs.web.model import Access, Family, Handler, Limit, Listener, Route
 def routes(
     *,
     policies: PolicyRoutes,
+    candidates: CandidateRoutes,
     references: ReferenceRoutes,
     resources: ResourceRoutes | None,
     plugins: Mapping[str, Plugin],
@@ -31,10 +33,7 @@ def routes(
         "POST", "/kbs/v0/reference-value/**", Permission.REFERENCE_WRITE, references.register, "reference.changed"
     )
     yield _read("/kbs/v0/admin/policies", Permission.POLICY_READ, policies.list_all)
-    yield _read("/kbs/v0/admin/policies/*/*", Permission.POLICY_READ, policies.show)
-    yield _change(
-        "POST", "/kbs/v0/admin/policies/*/*/rollback", Permission.POLICY_WRITE, policies.roll_back, "rule.changed"
-    )
+    yield from _policy_routes(policies, candidates)
     yield _read("/kbs/v0/admin/reference-values", Permission.REFERENCE_READ, references.list_all)
     yield _change(
         "DELETE",
@@ -70,6 +69,21 @@ def routes(
     yield _change(
         "DELETE", "/kbs/v0/admin/tokens", Permission.TOKEN_REVOKE, service.revoke_identified, "admin.token_revoked"
     )
+
+
+def _policy_routes(policies: PolicyRoutes, candidates: CandidateRoutes) -> Iterable[Route]:
+    one, read, write = "/kbs/v0/admin/policies/*/*", Permission.POLICY_READ, Permission.POLICY_WRITE
+    yield _read(one, read, policies.show)
+    yield _change("PUT", one, write, policies.set_any, "rule.changed")
+    yield _change("DELETE", one, write, policies.remove, "rule.changed")
+    yield _read(f"{one}/versions/*", read, policies.show_version)
+    yield _change("POST", f"{one}/rollback", write, policies.roll_back, "rule.changed")
+    yield _read(f"{one}/candidate", read, candidates.show)
+    yield _change("PUT", f"{one}/candidate", write, candidates.stage, "rule.changed")
+    yield _change("DELETE", f"{one}/candidate", write, candidates.discard, "rule.changed")
+    yield _change("POST", f"{one}/candidate/activate", write, candidates.activate, "rule.changed")
+    # changes nothing, yet is a POST: it brings a text
+    yield _change("POST", f"{one}/what-if", write, candidates.what_if, "admin.read")
 
 
 def _change(

@@ -9,8 +9,8 @@ from typing import Any
 from kbs.audit.events import RuleChanged
 from kbs.audit.gate import Decided
 from kbs.clock import Clock
-from kbs.errors import MalformedMessage, NameNotAllowed, PolicyMalformed
-from kbs.policy.engine import PolicyKind
+from kbs.errors import MalformedMessage, NameNotAllowed, PolicyMalformed, ResourceNotFound
+from kbs.policy.engine import Policy, PolicyKind
 from kbs.policy.store import RESOURCE_POLICY_ID, Accepted, Change, PolicyStore
 from kbs.protocol import base64url
 from kbs.web.administration.decode import (
@@ -25,6 +25,8 @@ from kbs.web.model import Call, HttpResponse
 
 _MAX_WARNINGS = 16
 _MAX_WARNING = 500  # characters
+_MAX_REASON = 1000  # characters
+_MAX_DIGITS = 16
 
 
 class PolicyRoutes:
@@ -57,34 +59,78 @@ class PolicyRoutes:
 
     def show(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/policies/<kind>/<id>: text, digest, history."""
-        kind, policy_id = _policy_kind(call.parameters[0]), call.parameters[1]
-        policy = self._store.active(kind, policy_id)
+        kind, policy_id = policy_kind(call.parameters[0]), call.parameters[1]
+        current = self._store.current(kind, policy_id)
+        if current is None:
+            raise ResourceNotFound(f"there is no {kind} policy {policy_id!r}")
+        policy, _ = self._store.past(kind, policy_id, current.version)
         history = [asdict(version) for version in self._store.history(kind, policy_id)]
-        document = {
-            "kind": kind.value,
-            "id": policy_id,
-            "digest": policy.digest,
-            "origin": policy.origin,
-            "text": policy.text,
-            "history": history,
-        }
-        return document_response(call, f"policy {kind.value}/{policy_id}", document)
+        document = {**_text_document(policy, policy_id, current.version), "history": history}
+        return document_response(call, f"policy {kind.value}/{policy_id}", document, etag(current.version))
+
+    def show_version(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/policies/<kind>/<id>/versions/<n>: a kept version, with its text; 0: the shipped one."""
+        kind, policy_id = policy_kind(call.parameters[0]), call.parameters[1]
+        number = call.parameters[2]
+        if not (number.isascii() and number.isdigit() and len(number) < _MAX_DIGITS):
+            raise MalformedMessage("a version is a number")
+        policy, version = self._store.past(kind, policy_id, int(number))
+        document = {**_text_document(policy, policy_id, version.version), **asdict(version)}
+        return document_response(call, f"policy {kind.value}/{policy_id} version {version.version}", document)
+
+    def set_any(self, call: Call) -> Decided[HttpResponse]:
+        """PUT admin/policies/<kind>/<id> {"policy": base64url, "reason"?}: of either kind and any scope."""
+        kind, policy_id = policy_kind(call.parameters[0]), call.parameters[1]
+        return self._set(call, kind, policy_id, json_object(call.request.body))
+
+    def remove(self, call: Call) -> Decided[HttpResponse]:
+        """DELETE admin/policies/<kind>/<id>: a scope, or a class of device, without a policy from now on."""
+        kind, policy_id = policy_kind(call.parameters[0]), call.parameters[1]
+        change = self._change(call, "")
+        version = self._store.remove(kind, policy_id, change, expected=expected_version(call))
+        event = RuleChanged(
+            decision=call.decision,
+            actor=actor(call).name,
+            rule=rule_name(kind, policy_id),
+            action="remove",
+            version=version,
+            peer=call.request.peer,
+        )
+        return Decided((event,), HttpResponse(200, b"", None, etag(version)))
 
     def roll_back(self, call: Call) -> Decided[HttpResponse]:
-        """POST admin/policies/<kind>/<id>/rollback {"version": n}."""
-        kind, policy_id = _policy_kind(call.parameters[0]), call.parameters[1]
-        accepted = self._store.rollback(kind, policy_id, _version_or_zero(call), self._change(call, "rollback"))
-        return _rule_changed(call, _rule_name(kind, policy_id), "rollback", accepted)
+        """POST admin/policies/<kind>/<id>/rollback {"version": n, "reason"?}."""
+        kind, policy_id = policy_kind(call.parameters[0]), call.parameters[1]
+        wanted, expected = _version_or_zero(call), expected_version(call)
+        reason = reason_of(json_object(call.request.body)) or f"rollback to version {wanted}"
+        accepted = self._store.rollback(kind, policy_id, wanted, self._change(call, reason), expected=expected)
+        return rule_changed(call, rule_name(kind, policy_id), "rollback", accepted)
 
     def _set(self, call: Call, kind: PolicyKind, policy_id: str, document: Mapping[str, Any]) -> Decided[HttpResponse]:
-        text = _policy_text(document.get("policy"))
-        reason = document.get("reason")
-        change = self._change(call, reason if isinstance(reason, str) else "")
+        text = policy_text(document.get("policy"))
+        change = self._change(call, reason_of(document))
         accepted = self._store.set(kind, policy_id, text, change, expected=expected_version(call))
-        return _rule_changed(call, _rule_name(kind, policy_id), "set", accepted)
+        return rule_changed(call, rule_name(kind, policy_id), "set", accepted)
 
     def _change(self, call: Call, reason: str) -> Change:
         return Change(actor(call).name, self._clock(), reason)
+
+
+def _text_document(policy: Policy, policy_id: str, version: int) -> dict[str, Any]:
+    return {
+        "kind": policy.kind.value,
+        "id": policy_id,
+        "version": version,
+        "digest": policy.digest,
+        "origin": policy.origin,
+        "text": policy.text,
+    }
+
+
+def reason_of(document: Mapping[str, Any]) -> str:
+    """Why somebody changes a policy, cut to a length that a record takes."""
+    reason = document.get("reason")
+    return reason[:_MAX_REASON] if isinstance(reason, str) else ""
 
 
 def _version_or_zero(call: Call) -> int:
@@ -93,7 +139,7 @@ def _version_or_zero(call: Call) -> int:
     return 0 if document.get("version") == 0 else wanted_version(call)
 
 
-def _policy_text(encoded: Any) -> bytes:
+def policy_text(encoded: Any) -> bytes:
     """Undo base64url without padding, in its one form (KBS protocol 7.1)."""
     if not isinstance(encoded, str):
         raise PolicyMalformed("Failed to parse policy: member policy is missing or not a string")
@@ -108,18 +154,26 @@ def _policy_text(encoded: Any) -> bytes:
     return text
 
 
-def _policy_kind(text: str) -> PolicyKind:
+def policy_kind(text: str) -> PolicyKind:
+    """
+    Raises:
+        NameNotAllowed: neither kind.
+    """
     try:
         return PolicyKind(text)
     except ValueError:
         raise NameNotAllowed("the kind of a policy is evidence or resource") from None
 
 
-def _rule_name(kind: PolicyKind, policy_id: str) -> str:
-    return RESOURCE_POLICY_ID if kind is PolicyKind.RESOURCE else f"attestation-policy/{policy_id}"
+def rule_name(kind: PolicyKind, policy_id: str) -> str:
+    """How records name a policy."""
+    if kind is PolicyKind.EVIDENCE:
+        return f"attestation-policy/{policy_id}"
+    return RESOURCE_POLICY_ID if policy_id == RESOURCE_POLICY_ID else f"{RESOURCE_POLICY_ID}/{policy_id}"
 
 
-def _rule_changed(call: Call, rule: str, action: str, accepted: Accepted) -> Decided[HttpResponse]:
+def rule_changed(call: Call, rule: str, action: str, accepted: Accepted) -> Decided[HttpResponse]:
+    """The record of a change, and the answer: its version and what its author is warned of."""
     event = RuleChanged(
         decision=call.decision,
         actor=actor(call).name,
