@@ -39,5 +39,5 @@ def digest(runtime_data: Mapping[str, Any], algorithm: HashAlgorithm) -> bytes:
 
 
 def hash_for(tee: Tee) -> HashAlgorithm:
-    """The algorithm that protocol 0.4.0 selects for evidence of this TEE."""
+    """The algorithm that protocol 0.4.0 selects for all evidence of a guest whose primary TEE this is."""
     return HashAlgorithm.SHA512 if tee is Tee.SE else HashAlgorithm.SHA384

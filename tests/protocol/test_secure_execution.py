@@ -15,11 +15,13 @@ import pytest
 from kbs.client.attesters.se import RequestUnreadable, SoftwareSe, Validities
 from kbs.client.attesters.test_root import TestRoot
 from kbs.client.guest import GuestClient
+from kbs.client.sample_attester import SampleAttester
 from kbs.protocol.rcar import Challenge
-from kbs.protocol.runtime_data import HashAlgorithm, digest, primary_runtime_data
+from kbs.protocol.runtime_data import HashAlgorithm, device_runtime_data, digest, primary_runtime_data
 from tests.fakes.broker import START, TEE_KEY, Answer, BrokerUnderTest, Edge, Request, session
 
 SECRET = b"a secret"
+TEES = '["se", "sampledevice"]'
 SIZE_OF_A_JAR = 4096  # octets that every cookie jar takes (RFC 6265 section 6.1)
 
 
@@ -350,3 +352,26 @@ def test_records_and_logs_hold_no_key(known: Site, capsys: pytest.CaptureFixture
     for secret in (key, nonce):
         for form in (secret.hex(), base64.b64encode(secret).decode()):
             assert form not in text
+
+
+def test_a_guest_with_a_device(known: Site) -> None:
+    """Guests hash the runtime data of devices with the selected algorithm, SHA-512 here, as that of the machine."""
+    known.broker.restart({"KBS__ATTESTATION__TEES": TEES})
+    guest = known.broker.guest(tee="se", attester=known.machine, devices={"sampledevice": SampleAttester(svn="2")})
+    claims = json.loads(base64.urlsafe_b64decode(guest.attest().split(".")[1] + "=="))
+    assert sorted(claims["submods"]) == ["cpu0", "gpu0"]
+    bound_to = base64.b64decode(claims["submods"]["gpu0"]["ear.veraison.annotated-evidence"]["report_data"])
+    assert len(bound_to) == 64
+
+
+def test_a_device_bound_with_another_algorithm_is_refused(known: Site) -> None:
+    """The answer to one challenge has one algorithm: nobody may choose the weaker binding."""
+    known.broker.restart({"KBS__ATTESTATION__TEES": TEES})
+    challenge, cookie = opened(known.guest())
+    device = digest(device_runtime_data(challenge.nonce, TEE_KEY.public), HashAlgorithm.SHA384)
+    devices = json.dumps({"sampledevice": SampleAttester(svn="2").evidence_for(device)})
+    primary = digest(primary_runtime_data(challenge.nonce, TEE_KEY.public, devices), HashAlgorithm.SHA512)
+    body = json.loads(body_of(challenge, known.machine.evidence_for_challenge(challenge.nonce, primary)))
+    body["tee-evidence"]["additional_evidence"] = devices
+    answer = known.attest(json.dumps(body).encode(), cookie)
+    assert (answer.status, answer.name) == (401, "AttestationError")
