@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OPA_DIR := $(VENV)/opa
+FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
 .PHONY: help demo test mutations crosscheck check bench vectors policies opa swtpm lock fuzz clean
@@ -66,6 +67,8 @@ lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["fast"][0])' \
 		| $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements-fast.lock -
+	@(printf '%s\n' '$(FAST_LOCK_SAYS)'; cat requirements-fast.lock) > $(VENV)/fast.lock
+	@mv $(VENV)/fast.lock requirements-fast.lock
 
 fuzz: $(READY)  ## fuzz the parsers, FUZZ_SECONDS=60 for each; FUZZ="name ..." for some
 	@test -d $(VENV)/fuzz || $(INSTALL) --target $(VENV)/fuzz "atheris>=3,<4"
