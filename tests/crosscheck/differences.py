@@ -249,8 +249,70 @@ GO_SEV_GUEST: Final = (
         "It has a list of steppings; we read the product without its stepping",
     ),
 )
-GO_EVENTLOG: Final[Sequence[Difference]] = ()
-GO_ATTESTATION: Final[Sequence[Difference]] = ()
+GO_EVENTLOG: Final = (
+    Difference(
+        "two separators",
+        "two separators in one register",
+        ACCEPTED,
+        "It allows any number; what stands behind the first is not the work of firmware. A setting takes older OVMF's",
+    ),
+    Difference(
+        "behind the end",
+        "event log has something behind its end",
+        ACCEPTED,
+        "It stops at the padding and does not look at what follows; we allow zeros and ones only",
+    ),
+    Difference(
+        "first event",
+        "does not begin with a Specification ID event",
+        ACCEPTED,
+        "It does not look at the digest of the Specification ID event, which is zero",
+    ),
+    Difference(
+        "register without events",
+        "event log has no events of (register|PCR)",
+        ACCEPTED,
+        "It skips a register that has no events, whatever its value; for us it must have its start value",
+    ),
+    Difference(
+        "entry without a digest",
+        "entry without a digest of the quoted registers' algorithm",
+        ACCEPTED,
+        "It lets an EV_NO_ACTION entry have no digest; every entry has one of each algorithm of the log",
+    ),
+    Difference(
+        "zeros behind the end",
+        "^accepted: ends in zeros",
+        "EOF|failed to replay",
+        "Some firmware fills the log's area with zeros instead of ones, which it takes for events",
+    ),
+)
+GO_ATTESTATION: Final = (
+    Difference(
+        "bytes behind quote or signature",
+        "is followed by other octets",
+        ACCEPTED,
+        "It does not look at what follows TPMS_ATTEST and TPMT_SIGNATURE",
+    ),
+    Difference(
+        "RSAPSS and SHA-384",
+        "^accepted: (RSAPSS|.* with SHA384)",
+        "invalid quote signature",
+        "It knows RSASSA and ECDSA, and one hash for each key",
+    ),
+    Difference(
+        "flags",
+        "a flag that is neither yes nor no",
+        ACCEPTED,
+        "It takes any octet for a TPMI_YES_NO",
+    ),
+    Difference(
+        "hash named by the signature",
+        "names an unknown hash algorithm|with a hash that is too weak",
+        ACCEPTED,
+        "It takes the hash that belongs to the key and does not read the one that TPMT_SIGNATURE names",
+    ),
+)
 GO_COSE: Final[Sequence[Difference]] = ()
 
 ALL: Final[Mapping[str, Sequence[Difference]]] = {

@@ -18,14 +18,18 @@ MAX_SHOWN: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """One verdict. `facts`: what both implementations tell of accepted evidence, in the same form."""
+    """One verdict.
+
+    reason: why it is refused, or what is remarkable although it is accepted. facts: what both implementations tell of
+    accepted evidence, in the same form.
+    """
 
     accepted: bool
     reason: str = ""
     facts: Any = None
 
     def __str__(self) -> str:
-        return f"accepted {self.facts}" if self.accepted else f"refused: {self.reason}"
+        return f"accepted: {self.reason}: {self.facts}" if self.accepted else f"refused: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
