@@ -46,8 +46,8 @@ class TdxVerifier:
 
     Trusted: the root and options it is built with. Not trusted: evidence and endorsements, both checked in full.
 
-    Evidence: `quote`, base64; `cc_eventlog`, base64 of the CCEL, or null or absent. Other members are ignored. Or the
-    raw quote as bytes.
+    Evidence: `quote`, base64; `cc_eventlog`, base64 of the CCEL, or null, empty or absent. Other members are ignored.
+    Or the raw quote as bytes.
     """
 
     def __init__(self, root: x509.Certificate, options: TdxOptions) -> None:
@@ -121,6 +121,6 @@ class TdxVerifier:
         body: Any = evidence.body
         quote = parse_quote(quote_bytes(body), allow_trailing_bytes=self._options.dcap.allow_trailing_bytes)
         log = None
-        if isinstance(body, Mapping) and body.get("cc_eventlog") is not None:
+        if isinstance(body, Mapping) and body.get("cc_eventlog") not in (None, ""):
             log = base64_member(body, "cc_eventlog", _MAX_LOG_TEXT)
         return _Presented(quote, td_of(quote), log)
