@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +19,9 @@ from kbs.attestation.endorsements.amd import TcbVersion, VekKind
 from kbs.attestation.endorsements.amd_roots import AmdRoots, roots_from_anchors
 from kbs.attestation.sev.chain import ChainVerifier
 from kbs.attestation.x509 import load_certificate
-from kbs.client.attesters.snp import CSP_ID, SoftwareSnp
+from kbs.client.attesters.snp import CSP_ID, SoftwareSnp, Validities
 from kbs.client.attesters.test_root import TestRoot
-from kbs.errors import ChainInvalid, EvidenceRejected, TcbMismatch
+from kbs.errors import ChainInvalid, EndorsementExpired, EvidenceRejected, TcbMismatch
 
 AT = datetime(2026, 6, 15, 12, tzinfo=UTC)
 
@@ -113,6 +115,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "another subject": {"common_name": "SEV-VLEK"},
     "the name upstream waited for": {"common_name": "VCEK"},
     "an RSA key": {"key": TestRoot().rsa("another").public_key()},
+    "a key on P-256": {"key": ec.generate_private_key(ec.SECP256R1()).public_key()},
+    "a key on P-521": {"key": ec.generate_private_key(ec.SECP521R1()).public_key()},
     "an unknown signer": {"issuer_key": TestRoot().rsa("unknown")},
     "the root as signer": {"issuer_key": TestRoot().rsa("snp-ark")},
     "another salt length": {"salt": 32},
@@ -127,6 +131,36 @@ WRONG: dict[str, dict[str, Any]] = {
 def test_wrong_certificates_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ChainInvalid):
         verify(attester().certificate(**changes))
+
+
+def test_an_unknown_extension_that_is_not_critical_is_not_looked_at() -> None:
+    extra = [(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), False)]
+    assert verify(attester().certificate(extra=extra)).tcb == attester().tcb
+
+
+@pytest.mark.parametrize("part", ["ark", "intermediate", "vek"])
+@pytest.mark.parametrize("kind", list(VekKind))
+def test_one_second_past_each_validity(part: str, kind: VekKind) -> None:
+    """Also of the roots, and also of what is remembered."""
+    window = (AT - timedelta(days=1), AT + timedelta(days=1))
+    snp = SoftwareSnp(kind=str(kind), validities=replace(Validities(), **{part: window}))
+    (pinned,) = roots_from_anchors(snp.anchors).values()
+    chains, data = ChainVerifier(), snp.certificate()
+    for moment in window:
+        assert chains.verify(data, kind, pinned, moment).kind is kind
+    for moment in (window[0] - timedelta(seconds=1), window[1] + timedelta(seconds=1)):
+        with pytest.raises(EndorsementExpired):
+            chains.verify(data, kind, pinned, moment)
+
+
+def test_one_certificate_in_many_spellings_is_remembered_once() -> None:
+    """PEM can be written in any number of ways; none of them may push other chips' keys out of the memory."""
+    chains = ChainVerifier()
+    der = attester().certificate()
+    pem = load_certificate(der).public_bytes(Encoding.PEM)
+    for spelling in (der, pem, pem + b"\n", pem.replace(b"\n", b"\r\n"), pem.replace(b"MII", b"M\nII"), pem + b" \t\n"):
+        assert chains.verify(spelling, VekKind.VCEK, roots(), AT).tcb == attester().tcb
+    assert len(chains._known) == 1
 
 
 def test_spare_tcb_component_is_refused() -> None:
