@@ -5,7 +5,6 @@ Texts come from a file, or by name from those that come with the package, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 import click
@@ -13,36 +12,19 @@ import click
 from kbs.cli.connection import Place, broker_options, place_words
 from kbs.cli.output import click_echo, done, print_json, print_table, to_seconds
 from kbs.cli.policy_eval import eval_command
+from kbs.cli.policy_history import diff_command, history_command, remove_command, versions_text
 from kbs.cli.policy_lint import check_command, fmt_command, lint_command
+from kbs.cli.policy_source import KIND, chosen, text_options
+from kbs.cli.policy_stage import activate_command, candidate_command, discard_command, set_command, what_if_command
 from kbs.cli.policy_test import coverage_command, test_command
 from kbs.client.model import VersionInfo
 from kbs.policy.engine import PolicyKind
-from kbs.policy.shipped import Shipped
 
 _DIGEST_SHOWN: Final = 16  # hex digits, as `kbs explain` shows
-_KIND: Final = click.Choice([kind.value for kind in PolicyKind])
 
 
 def _list_hint(place: Place) -> str:
     return f"kbs policy list {place_words(place)}".rstrip()
-
-
-def _text_options(command: Callable[..., None]) -> Callable[..., None]:
-    options = (
-        click.option("--file", "file", type=click.File("rb"), help="File with Rego v1; - for stdin."),
-        click.option(
-            "--shipped",
-            "--well-known",
-            "shipped",
-            metavar="NAME",
-            help="A text that comes with kbs. Wrong names list all.",
-        ),
-        click.option("--reason", help="Why; kept in the history."),
-        click.option("--expected", type=click.IntRange(min=0), help="Only if this version is the active one."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group("policy", short_help="Policies: set, list, show, roll back.")
@@ -52,16 +34,20 @@ def policy_group() -> None:
 
 for _tool in (test_command, lint_command, check_command, fmt_command, eval_command, coverage_command):
     policy_group.add_command(_tool)
+for _tool in (set_command, remove_command, history_command, diff_command):
+    policy_group.add_command(_tool)
+for _tool in (candidate_command, activate_command, discard_command, what_if_command):
+    policy_group.add_command(_tool)
 
 
 @policy_group.command("set-resource")
-@_text_options
+@text_options
 @broker_options(hint=_list_hint)
 def set_resource_command(
     file: BinaryIO | None, shipped: str | None, reason: str | None, expected: int | None, place: Place, as_json: bool
 ) -> None:
     """Replace the resource policy."""
-    text, source = _chosen(PolicyKind.RESOURCE, file, shipped)
+    text, source = chosen(PolicyKind.RESOURCE, file, shipped)
     with place.admin() as admin:
         version = admin.set_resource_policy(text, reason=reason, expected=expected)
     _show_set("resource policy", source, version, as_json=as_json)
@@ -69,7 +55,7 @@ def set_resource_command(
 
 @policy_group.command("set-evidence")
 @click.argument("policy_id", metavar="ID")
-@_text_options
+@text_options
 @broker_options(hint=_list_hint)
 def set_evidence_command(
     policy_id: str,
@@ -81,7 +67,7 @@ def set_evidence_command(
     as_json: bool,
 ) -> None:
     """Replace the evidence policy ID: default_cpu, default_gpu …"""
-    text, source = _chosen(PolicyKind.EVIDENCE, file, shipped)
+    text, source = chosen(PolicyKind.EVIDENCE, file, shipped)
     with place.admin() as admin:
         version = admin.set_attestation_policy(policy_id, text, reason=reason, expected=expected)
     _show_set(f"evidence policy {policy_id}", source, version, as_json=as_json)
@@ -103,12 +89,16 @@ def list_command(place: Place, as_json: bool) -> None:
 
 
 @policy_group.command("show")
-@click.argument("kind", type=_KIND)
+@click.argument("kind", type=KIND)
 @click.argument("policy_id", metavar="ID")
 @click.option("--history", is_flag=True, help="List the kept versions in place of the text.")
+@click.option("--version", "number", type=click.IntRange(min=0), help="A kept version; 0: the shipped one.")
 @broker_options(hint=_list_hint)
-def show_command(kind: str, policy_id: str, history: bool, place: Place, as_json: bool) -> None:
-    """Print the active text of one policy, byte for byte, or its versions."""
+def show_command(kind: str, policy_id: str, history: bool, number: int | None, place: Place, as_json: bool) -> None:
+    """Print the active text of one policy, byte for byte, a kept one, or its versions."""
+    if number is not None:
+        versions_text(kind, policy_id, number, place, as_json=as_json)
+        return
     with place.admin() as admin:
         found = admin.policy(kind, policy_id)
     if as_json:
@@ -130,33 +120,22 @@ def show_command(kind: str, policy_id: str, history: bool, place: Place, as_json
 
 
 @policy_group.command("rollback")
-@click.argument("kind", type=_KIND)
+@click.argument("kind", type=KIND)
 @click.argument("policy_id", metavar="ID")
 @click.argument("version", type=click.IntRange(min=0))
+@click.option("--reason", help="Why; kept in the history.")
+@click.option("--expected", type=click.IntRange(min=0), help="Only if this version is the active one.")
 @broker_options(hint=_list_hint)
-def rollback_command(kind: str, policy_id: str, version: int, place: Place, as_json: bool) -> None:
+def rollback_command(
+    kind: str, policy_id: str, version: int, reason: str | None, expected: int | None, place: Place, as_json: bool
+) -> None:
     """Make VERSION of a policy active again, as a new version. 0 is the shipped one."""
     with place.admin() as admin:
-        now = admin.rollback_policy(kind, policy_id, version)
+        now = admin.rollback_policy(kind, policy_id, version, reason=reason, expected=expected)
     if as_json:
         print_json({"kind": kind, "id": policy_id, "version": now, "from": version})
         return
     done("rolled back", f"{kind} policy {policy_id} to version {version}, now version {now}")
-
-
-def _chosen(kind: PolicyKind, file: BinaryIO | None, shipped: str | None) -> tuple[bytes, str]:
-    """The text and what to call it."""
-    if file is not None and shipped is None:
-        return file.read(), getattr(file, "name", "<stdin>")
-    if file is not None or shipped is None:
-        raise click.UsageError("give either --file or --shipped")
-    prefix = f"{kind.value}/"
-    known = Shipped.load()
-    name = prefix + shipped.removeprefix(prefix)
-    if name not in known.names():
-        names = ", ".join(each.removeprefix(prefix) for each in known.names() if each.startswith(prefix))
-        raise click.UsageError(f"--shipped is one of: {names}")
-    return known.policy(name).text.encode(), f"shipped {name}"
 
 
 def _show_set(what: str, source: str, version: int | None, *, as_json: bool) -> None:

@@ -84,12 +84,12 @@ class AdminClient:
 
     def set_resource(self, path: str, value: bytes, *, expected: int | None = None) -> int | None:
         """Write `repository/type/tag`; the new version, if the broker tells it."""
-        headers = {"Content-Type": "application/octet-stream", **_condition(expected)}
-        return _version(self._send("POST", f"resource/{_segments(path)}", content=value, headers=headers))
+        headers = {"Content-Type": "application/octet-stream", **condition(expected)}
+        return version_in(self._send("POST", f"resource/{_segments(path)}", content=value, headers=headers))
 
     def delete_resource(self, path: str, *, expected: int | None = None) -> None:
         """Remove a resource with all its versions."""
-        self._send("DELETE", f"resource/{_segments(path)}", headers=_condition(expected))
+        self._send("DELETE", f"resource/{_segments(path)}", headers=condition(expected))
 
     def resources(self, prefix: str = "") -> tuple[VersionInfo, ...]:
         """Current versions of all resources whose path begins with `prefix`. Never their bytes."""
@@ -102,9 +102,9 @@ class AdminClient:
         """The kept versions of one resource."""
         return ResourceVersions.read(self._json("GET", f"admin/resources/{_segments(path)}"))
 
-    def rollback_resource(self, path: str, version: int) -> int:
+    def rollback_resource(self, path: str, version: int, *, expected: int | None = None) -> int:
         """Make a past version current again, as a new version; its number."""
-        return self._rollback(f"admin/resources/{_segments(path)}/rollback", version)
+        return self._rollback(f"admin/resources/{_segments(path)}/rollback", version, expected=expected)
 
     # --- policies -----------------------------------------------------------------------------------------------------
 
@@ -136,9 +136,12 @@ class AdminClient:
         """The active text of one policy with its history. kind: `evidence` or `resource`."""
         return PolicyText.read(self._json("GET", f"admin/policies/{_segments(kind)}/{_segments(policy_id)}"))
 
-    def rollback_policy(self, kind: str, policy_id: str, version: int) -> int:
+    def rollback_policy(
+        self, kind: str, policy_id: str, version: int, *, reason: str | None = None, expected: int | None = None
+    ) -> int:
         """Make a past version of a policy active again, as a new version; its number."""
-        return self._rollback(f"admin/policies/{_segments(kind)}/{_segments(policy_id)}/rollback", version)
+        target = f"admin/policies/{_segments(kind)}/{_segments(policy_id)}/rollback"
+        return self._rollback(target, version, reason, expected)
 
     # --- reference values ---------------------------------------------------------------------------------------------
 
@@ -201,11 +204,11 @@ class AdminClient:
 
     def decision(self, decision_id: str) -> dict[str, Json]:
         """The explanation of one decision, as `kbs explain --json` prints it."""
-        return self._members("GET", f"admin/decisions/{_segments(decision_id)}")
+        return self.members("GET", f"admin/decisions/{_segments(decision_id)}")
 
     def status(self) -> dict[str, Json]:
         """What the broker says about itself."""
-        return self._members("GET", "admin/status")
+        return self.members("GET", "admin/status")
 
     def close(self) -> None:
         """Close all connections."""
@@ -226,21 +229,33 @@ class AdminClient:
         message = {**named, "policy": base64url.encode(raw).decode("ascii")}
         if reason is not None:
             message["reason"] = reason
-        headers = {**_JSON, **_condition(expected)}
-        return _version(self._send("POST", endpoint, content=strict_json.encode(message), headers=headers))
+        headers = {**_JSON, **condition(expected)}
+        return version_in(self._send("POST", endpoint, content=strict_json.encode(message), headers=headers))
 
-    def _rollback(self, target: str, version: int) -> int:
-        response = self._send("POST", target, content=strict_json.encode({"version": version}), headers=_JSON)
-        found = _version(response)
-        if found is None:
-            raise UnexpectedAnswer("the answer to a rollback names no version")
-        return found
+    def request(
+        self, method: str, target: str, message: Json = None, *, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """One request to a path of the admin API, with a JSON body if there is a message."""
+        content = None if message is None else strict_json.encode(message)
+        kind = {} if message is None else _JSON
+        return self._send(method, _segments(target), content=content, headers={**kind, **(headers or {})})
 
-    def _members(self, method: str, target: str) -> dict[str, Json]:
-        value = self._json(method, target)
+    def members(self, method: str, target: str, message: Json = None) -> dict[str, Json]:
+        """The same, for an answer that is a JSON object."""
+        value = self._json(method, _segments(target), message)
         if not isinstance(value, dict):
             raise UnexpectedAnswer(f"{target}: the answer is not an object")
         return value
+
+    def _rollback(self, target: str, version: int, reason: str | None = None, expected: int | None = None) -> int:
+        message: dict[str, Json] = {"version": version}
+        if reason is not None:
+            message["reason"] = reason
+        response = self.request("POST", target, message, headers=condition(expected))
+        found = version_in(response)
+        if found is None:
+            raise UnexpectedAnswer("the answer to a rollback names no version")
+        return found
 
     def _json(self, method: str, target: str, message: Json = None) -> Json:
         content, headers = (None, {}) if message is None else (strict_json.encode(message), _JSON)
@@ -280,13 +295,15 @@ def _token(token: str | None, token_file: Path | None) -> Secret | None:
     return Secret(stripped.encode("ascii"))
 
 
-def _condition(expected: int | None) -> dict[str, str]:
+def condition(expected: int | None) -> dict[str, str]:
+    """Headers of a compare-and-set."""
     if expected is None:
         return {}
     return {"If-None-Match": "*"} if expected == 0 else {"If-Match": f'"{expected}"'}
 
 
-def _version(response: httpx.Response) -> int | None:
+def version_in(response: httpx.Response) -> int | None:
+    """The version that an answer names."""
     found = _ETAG.fullmatch(response.headers.get("ETag", ""))
     return int(found[1]) if found else None
 

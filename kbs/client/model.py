@@ -27,7 +27,7 @@ class VersionInfo:
         """From `{"name" or "id", "version", …}`; all other members are `meta`."""
         members = _object(value, "a version")
         label = "name" if "name" in members else "id"
-        meta = {name: str(text) for name, text in members.items() if name not in (label, "version")}
+        meta = {name: _joined(text) for name, text in members.items() if name not in (label, "version")}
         return cls(_text(members, label), _number(members, "version"), meta)
 
 
@@ -140,6 +140,10 @@ def array(value: Json, what: str) -> list[Json]:
     if not isinstance(value, list):
         raise UnexpectedAnswer(f"{what}: not an array")
     return value
+
+
+def _joined(value: Json) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _object(value: Json, what: str) -> dict[str, Json]:

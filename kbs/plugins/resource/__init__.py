@@ -51,11 +51,13 @@ class ResourcePlugin:
         meta = {"author": author, "time": self._clock().isoformat(), "size": str(len(value))}
         return self._store.put(NAMESPACE, str(path), value, meta=meta, expected=expected)
 
-    def roll_back(self, path: ResourcePath, version: int, *, author: str) -> int:
+    def roll_back(self, path: ResourcePath, version: int, *, author: str, expected: int | None = None) -> int:
         """Make the bytes of a past version current again, as a new version; its number.
 
+        expected: the version that must be current; None: whichever is.
+
         Raises:
-            ResourceNotFound: no such resource or version.
+            ResourceNotFound: no such resource or version. VersionConflict: another is current.
         """
         current = self._store.get(NAMESPACE, str(path))
         past = self._store.get(NAMESPACE, str(path), version)
@@ -67,7 +69,9 @@ class ResourcePlugin:
             "size": str(len(past.value)),
             "rolled_back_to": str(version),
         }
-        return self._store.put(NAMESPACE, str(path), past.value, meta=meta, expected=current.version)
+        return self._store.put(
+            NAMESPACE, str(path), past.value, meta=meta, expected=current.version if expected is None else expected
+        )
 
     def entries(self, prefix: str = "") -> Sequence[Entry]:
         """Names and metadata, never bytes."""

@@ -45,7 +45,7 @@ class ResourceRoutes:
         """POST admin/resources/…/rollback {"version": n}."""
         path = parse_path(call.parameters)
         admin = actor(call)
-        version = self._plugin.roll_back(path, wanted_version(call), author=admin.name)
+        version = self._plugin.roll_back(path, wanted_version(call), author=admin.name, expected=expected_version(call))
         event = ResourceChanged(
             decision=call.decision,
             actor=admin.name,
