@@ -124,7 +124,7 @@ def uint(parent: Object, name: str, bits: int) -> int:
 def octets(parent: Object, name: str, size: int) -> bytes:
     """A member that is a list of exactly `size` bytes."""
     value = member(parent, name)
-    if not isinstance(value, list) or len(value) != size or set(map(type, value)) != {int}:
+    if not isinstance(value, list) or len(value) != size or list(map(type, value)).count(int) != size:
         raise EvidenceMalformed(f"{name} is not a list of {size} bytes")
     try:
         return bytes(value)

@@ -28,6 +28,7 @@ BODY: Final = struct.Struct(
     "QQ 152x"  # 0x1F8 mitigation vectors (since version 5), reserved
 )
 _TAIL: Final = struct.Struct(f"{COMPONENT_SIZE}s{COMPONENT_SIZE}s368s")
+_ZERO: Final = b"\0"
 _RESERVED_BYTES: Final = (0x1EB, 0x1EF)
 _RESERVED_END: Final = slice(0x208, SIGNED_SIZE)
 
@@ -125,9 +126,14 @@ def parse(raw: bytes, v2_product: AmdProduct | None = None) -> Report:
     if version not in VERSIONS:
         raise EvidenceVersionUnsupported("SNP report of an unknown version")
     r, s, padding = _TAIL.unpack_from(raw, SIGNED_SIZE)
-    if reserved or any(reserved_cpuid) or any(signed[i] for i in _RESERVED_BYTES) or any(signed[_RESERVED_END]):
+    if (
+        reserved
+        or any(reserved_cpuid)
+        or any(map(signed.__getitem__, _RESERVED_BYTES))
+        or signed[_RESERVED_END].strip(_ZERO)
+    ):
         raise EvidenceMalformed("SNP report has a reserved byte set")
-    if any(padding):
+    if padding.strip(_ZERO):
         raise EvidenceMalformed("SNP report has bytes behind its signature")
     if version < VERSION_WITH_MITIGATIONS and (launch_mitigations or current_mitigations):
         raise EvidenceMalformed("SNP report has mitigation vectors before version 5")
@@ -191,11 +197,9 @@ def encode_tcb(tcb: TcbVersion, product: AmdProduct) -> bytes:
 
 def _tcb(raw: bytes, product: AmdProduct) -> TcbVersion:
     if product is AmdProduct.TURIN:
-        fmc, bootloader, tee, snp, *reserved, microcode = raw
-        tcb = TcbVersion(bootloader, tee, snp, microcode, fmc)
+        tcb, reserved = TcbVersion(raw[1], raw[2], raw[3], raw[7], raw[0]), raw[4:7]
     else:
-        bootloader, tee, *reserved, snp, microcode = raw
-        tcb = TcbVersion(bootloader, tee, snp, microcode)
+        tcb, reserved = TcbVersion(raw[0], raw[1], raw[6], raw[7]), raw[2:6]
     if any(reserved):
         # Another product's layout, perhaps: comparing the wrong components could succeed by chance.
         raise EvidenceMalformed("SNP report has a reserved TCB component set")

@@ -146,7 +146,7 @@ def _numbers(parent: Mapping[str, Any], name: str, most: int) -> bytes:
 
 
 def _octets(value: Any, name: str, most: int) -> bytes:
-    if not isinstance(value, list) or len(value) > most or not set(map(type, value)) <= {int}:
+    if not isinstance(value, list) or len(value) > most or list(map(type, value)).count(int) != len(value):
         raise EvidenceMalformed(f"{name} is not a list of at most {most} numbers")
     try:
         return bytes(value)

@@ -94,9 +94,8 @@ class RealmClaims:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Both messages, as octets and read; their payloads are not."""
+    """Both messages, read; their payloads are not."""
 
-    platform_octets: bytes = field(repr=False)
     platform: Sign1
     realm: Sign1
 
@@ -110,7 +109,9 @@ def token_octets(body: Any) -> bytes:
     if isinstance(body, bytes):
         return body
     octets = body.get("token") if isinstance(body, dict) else None
-    if not isinstance(octets, list) or not 0 < len(octets) <= MAX_TOKEN or set(map(type, octets)) != {int}:
+    if not isinstance(octets, list) or not 0 < len(octets) <= MAX_TOKEN:
+        raise EvidenceMalformed("CCA evidence without a token as a list of octets")
+    if list(map(type, octets)).count(int) != len(octets):
         raise EvidenceMalformed("CCA evidence without a token as a list of octets")
     try:
         return bytes(octets)
@@ -131,8 +132,7 @@ def read_token(octets: bytes) -> Token:
     parts = collection.value
     if parts.keys() != {_PLATFORM, _REALM} or not all(isinstance(part, bytes) for part in parts.values()):
         raise EvidenceMalformed("CCA token does not hold one platform and one realm token")
-    platform = parts[_PLATFORM]
-    return Token(platform, read_sign1(platform, tagged=True), read_sign1(parts[_REALM], tagged=True))
+    return Token(read_sign1(parts[_PLATFORM], tagged=True), read_sign1(parts[_REALM], tagged=True))
 
 
 def read_platform(payload: bytes) -> PlatformClaims:
