@@ -40,7 +40,7 @@ class CcaVerifier:
     def __init__(self, keys: PlatformKeys, approved: frozenset[ApprovedComponent] | None) -> None:
         self._keys = dict(keys)
         self._approved = approved
-        self._platforms: OrderedDict[bytes, PlatformClaims] = OrderedDict()
+        self._platforms: OrderedDict[tuple[bytes, bytes, bytes], PlatformClaims] = OrderedDict()
         self._lock = threading.Lock()
 
     def needs(self, evidence: Evidence) -> Sequence[EndorsementNeed]:  # noqa: ARG002  the port's signature
@@ -79,16 +79,19 @@ class CcaVerifier:
 
     def _platform(self, token: Token) -> PlatformClaims:
         """The platform token's claims, signature checked. A platform makes one for each boot of its monitor, so the
-        same octets come again with every realm on it; those that were right are remembered."""
+        same one comes again with every realm on it; those that were right are remembered, by what is signed and the
+        signature: what else is in a token anybody may vary, and with it fill the memory."""
+        message = token.platform
+        key = (message.protected, message.payload, message.signature)
         with self._lock:
-            known = self._platforms.get(token.platform_octets)
+            known = self._platforms.get(key)
             if known is not None:
-                self._platforms.move_to_end(token.platform_octets)
+                self._platforms.move_to_end(key)
                 return known
-        claims = read_platform(token.platform.payload)
-        check_platform_signature(token.platform, claims, self._keys)
+        claims = read_platform(message.payload)
+        check_platform_signature(message, claims, self._keys)
         with self._lock:
-            self._platforms[token.platform_octets] = claims
+            self._platforms[key] = claims
             while len(self._platforms) > _CACHE_SIZE:
                 self._platforms.popitem(last=False)
         return claims

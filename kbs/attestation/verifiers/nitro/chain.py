@@ -48,28 +48,31 @@ class ChainVerifier:
         self._known: OrderedDict[tuple[bytes, ...], CertificatePath] = OrderedDict()
         self._lock = threading.Lock()
 
-    def verify(self, document: Document, at: datetime) -> ec.EllipticCurvePublicKey:
-        """Check certificate → bundle → root, and all dates at `at`.
+    def verify(self, document: Document, at: datetime) -> tuple[CertificatePath, ec.EllipticCurvePublicKey]:
+        """Check certificate → bundle → root, and all dates at `at`. `remember` it once the document is genuine.
 
         Raises:
             ChainInvalid, EndorsementExpired.
         """
-        key = (document.certificate, *document.bundle)
         with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                self._known.move_to_end(key)
-        if known is None:
-            known = self._read(document, at)
-            with self._lock:
-                self._known[key] = known
-                while len(self._known) > _CACHE_SIZE:
-                    self._known.popitem(last=False)
-        known.check_dates(at)
-        public_key = known.leaf.public_key()
+            path = self._known.get((document.certificate, *document.bundle))
+        if path is None:
+            path = self._read(document, at)
+        path.check_dates(at)
+        public_key = path.leaf.public_key()
         if not isinstance(public_key, ec.EllipticCurvePublicKey):
             raise ChainInvalid("Nitro document is signed with another kind of key than AWS uses")
-        return public_key
+        return path, public_key
+
+    def remember(self, document: Document, path: CertificatePath) -> None:
+        """Spare the next document under this chain its cost. `document`: its signature is right: certificates are no
+        secret, and with what anybody may add to a bundle a stranger could fill the memory."""
+        key = (document.certificate, *document.bundle)
+        with self._lock:
+            self._known[key] = path
+            self._known.move_to_end(key)
+            while len(self._known) > _CACHE_SIZE:
+                self._known.popitem(last=False)
 
     def _read(self, document: Document, at: datetime) -> CertificatePath:
         try:

@@ -45,8 +45,9 @@ class NitroVerifier:
         """
         message = read_message(evidence.body, allow_trailing_bytes=self._options.allow_trailing_bytes)
         document = read_document(message.payload)
-        key = self._chains.verify(document, at)
+        path, key = self._chains.verify(document, at)
         verify_sign1(message, key)
+        self._chains.remember(document, path)
         check_age(document, at, self._options.max_age)
         check_binding(document, binding)
         return [VerifiedClaims(Tee.NITRO, "cpu", claims_of(document, binding))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -41,8 +41,12 @@ _MAX_CHAINS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """Certificates as parsed, the first of which is `key`'s. Where they lead is another question."""
+    """Certificates as parsed, the first of which is `key`'s. Where they lead is another question.
 
+    octets: the key and the certificates as they came, without what fills an index behind them.
+    """
+
+    octets: tuple[bytes, ...]
     key: AttestationKey
     certificates: tuple[x509.Certificate, ...]
 
@@ -51,11 +55,13 @@ class _Chain:
 class TrustedKey:
     """An attestation key with the reason to trust it.
 
+    chain: what was read to find that out, for `TrustInKeys.remember`; None: the key is enrolled.
     certificate: its certificate's path, dates checked; None: the key is enrolled.
     is_revocation_checked: every certificate below the root was looked up on its issuer's current list.
     """
 
     key: AttestationKey
+    chain: _Chain | None = field(default=None, repr=False)
     certificate: CertificatePath | None = None
     is_revocation_checked: bool = False
 
@@ -95,23 +101,31 @@ class TrustInKeys:
             raise SignerNotTrusted(
                 "attestation key is not enrolled, and its certificate leads to no trusted root"
             ) from err
-        with self._lock:  # not before it leads somewhere: a stranger cannot fill it
-            self._chains[ak, *chain] = known
+        return TrustedKey(known.key, known, path, self._check_revocation(path, at))
+
+    def remember(self, trusted: TrustedKey) -> None:
+        """Spare the next evidence of this key the reading. To be called once its holder has answered a challenge:
+        certificates are no secret, and with what anybody may vary about a chain a stranger could fill the memory."""
+        if trusted.chain is None:
+            return
+        with self._lock:
+            self._chains[trusted.chain.octets] = trusted.chain
+            self._chains.move_to_end(trusted.chain.octets)
             while len(self._chains) > _MAX_CHAINS:
                 self._chains.popitem(last=False)
-        return TrustedKey(known.key, path, self._check_revocation(path, at))
 
     def _known(self, ak: bytes, chain: Sequence[bytes]) -> _Chain:
+        octets = (ak, *map(_without_padding, chain))
         with self._lock:
-            found = self._chains.pop((ak, *chain), None)
+            found = self._chains.get(octets)
         if found is not None:
             return found
         try:
-            certificates = tuple(load_certificate(_without_padding(each)) for each in chain)
+            certificates = tuple(map(load_certificate, octets[1:]))
         except ValueError:
             raise EvidenceMalformed("certificate of the attestation key does not parse") from None
         try:
-            return _Chain(_certified_key(certificates[0], ak), certificates)
+            return _Chain(octets, _certified_key(certificates[0], ak), certificates)
         except X509_ERRORS as err:
             raise ChainInvalid("certificate of the attestation key does not parse") from err
 

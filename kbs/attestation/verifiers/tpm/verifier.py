@@ -58,6 +58,7 @@ class TpmVerifier:
         pcrs = check_pcrs(presented.quote, presented.values, presented.signature.hash_algorithm)
         # 4.
         _check_binding(presented.quote, pcrs[INIT_DATA_PCR], binding)
+        self._trust.remember(signer)
         # 5, 6 and 8 are claims: a policy decides.
         claims = claims_of(presented, pcrs, signer)
         # 7. Firmware's PCRs must all be in the log; those of the operating system may be without.

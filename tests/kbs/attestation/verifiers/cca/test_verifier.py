@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from kbs.attestation.model import Binding, Endorsements, Evidence, VerifierOptions
 from kbs.attestation.verifiers import cca
+from kbs.attestation.verifiers.cca import verifier as cca_verifier
 from kbs.client.attesters.cca import ABSENT, FIRMWARE, PROFILES, SoftwareCca, cose_key
 from kbs.client.attesters.test_root import TestRoot
 from kbs.errors import (
@@ -157,6 +158,20 @@ def test_a_platform_token_that_was_right_is_remembered() -> None:
             run(token[44234], wrong[44241])
         with pytest.raises(SignatureInvalid):
             run(forged[44234], token[44241])
+
+
+def test_what_nobody_signed_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One platform token in many spellings is one: whoever has seen it cannot drive out those of others."""
+    checked: list[Any] = []
+    monkeypatch.setattr(cca_verifier, "check_platform_signature", lambda message, *_: checked.append(message))
+    verifier = verifier_of(GOOD)
+    token = cbor2.loads(GOOD.token(DIGEST, INIT_DATA)).value
+    message = cbor2.loads(token[44234]).value
+    for number in range(20):
+        platform = cbor2.dumps(cbor2.CBORTag(18, [message[0], {99: bytes(number)}, *message[2:]]))
+        body = cbor2.dumps(cbor2.CBORTag(399, {44234: platform, 44241: token[44241]}))
+        assert verifier.verify(Evidence(GOOD.tee, body), Endorsements(), BINDING, AT)
+    assert len(checked) == 1
 
 
 # --- binding ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from kbs.attestation.cases import DefaultPolicies, Judged, read_case, run_case
 from kbs.attestation.model import Binding, Endorsements, Evidence, VerifierOptions
 from kbs.attestation.verifiers import nitro
+from kbs.attestation.verifiers.nitro import chain as nitro_chain
+from kbs.attestation.x509 import load_certificate
 from kbs.client.attesters.nitro import ABSENT, AUTHORITIES, SoftwareNitro, Validities
 from kbs.client.attesters.test_root import TestRoot
 from kbs.clock import system_clock
@@ -315,6 +317,30 @@ def test_a_chain_that_was_right_is_remembered_and_one_that_was_not_is_not() -> N
             verifier.verify(Evidence(ENCLAVE.tee, forged), Endorsements(), Binding(DIGEST), AT)
         with pytest.raises(ChainInvalid):
             verifier.verify(Evidence(ENCLAVE.tee, wrong), Endorsements(), Binding(DIGEST), AT)
+
+
+def test_chains_of_forged_documents_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates are public; only who holds the key of one gets its chain remembered."""
+    monkeypatch.setattr(nitro_chain, "_CACHE_SIZE", 2)
+    loaded: list[bytes] = []
+
+    def load(data: bytes) -> x509.Certificate:
+        loaded.append(data)
+        return load_certificate(data)
+
+    monkeypatch.setattr(nitro_chain, "load_certificate", load)
+    verifier = nitro.build(VerifierOptions({}, ENCLAVE.anchors))
+    certificate = ENCLAVE.certificate()
+    good = Evidence(ENCLAVE.tee, ENCLAVE.evidence(DIGEST, members={"certificate": certificate}))
+    assert verifier.verify(good, Endorsements(), Binding(DIGEST), AT)
+    for number in range(4):
+        members = {"certificate": certificate, "cabundle": [*ENCLAVE.bundle, *ENCLAVE.bundle[:number]]}
+        forged = ENCLAVE.evidence(DIGEST, members=members, signer=OTHER_KEY)
+        with pytest.raises(SignatureInvalid):
+            verifier.verify(Evidence(ENCLAVE.tee, forged), Endorsements(), Binding(DIGEST), AT)
+    loaded.clear()
+    assert verifier.verify(good, Endorsements(), Binding(DIGEST), AT)
+    assert not loaded
 
 
 # --- structure -------------------------------------------------------------------------------------------------------

@@ -14,9 +14,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from kbs.attestation.model import Binding, Endorsements, Evidence, VerifierOptions
 from kbs.attestation.verifiers import tpm
+from kbs.attestation.verifiers.tpm import trust as tpm_trust
+from kbs.attestation.x509 import load_certificate
 from kbs.client.attesters.test_root import TestRoot
 from kbs.client.attesters.tpm import SoftwareTpm, _b64, _usage, spki
 from kbs.errors import (
+    BindingMismatch,
     ChainInvalid,
     EndorsementExpired,
     EndorsementRevoked,
@@ -225,6 +228,32 @@ def test_remembered_chains_are_compared_with_the_time() -> None:
         assert verifier.verify(evidence, Endorsements(), Binding(REPORT_DATA), AT)
         with pytest.raises(EndorsementExpired):
             verifier.verify(evidence, Endorsements(), Binding(REPORT_DATA), AT + 2 * DAY)
+
+
+def test_chains_of_others_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certificates and quotes of the past are no secret; with what may stand beside them nobody drives out others."""
+    monkeypatch.setattr(tpm_trust, "_MAX_CHAINS", 2)
+    loaded: list[bytes] = []
+
+    def load(data: bytes) -> x509.Certificate:
+        loaded.append(data)
+        return load_certificate(data)
+
+    monkeypatch.setattr(tpm_trust, "load_certificate", load)
+    attester = certified()
+    verifier = tpm.build(VerifierOptions({}, attester.anchors))
+    evidence = Evidence(Tee.TPM, attester.evidence(REPORT_DATA))
+    assert verifier.verify(evidence, Endorsements(), Binding(REPORT_DATA), AT)
+    leaf, *above = attester.chain()
+    for number in range(1, 4):
+        replayed = Evidence(Tee.TPM, attester.evidence(REPORT_DATA, chain=[leaf, *above, *above[:1] * number]))
+        with pytest.raises(BindingMismatch):
+            verifier.verify(replayed, Endorsements(), Binding(bytes(48)), AT)
+    loaded.clear()
+    padded = Evidence(Tee.TPM, attester.evidence(REPORT_DATA, chain=[leaf + bytes(9), *above]))
+    for each in (evidence, padded):
+        assert verifier.verify(each, Endorsements(), Binding(REPORT_DATA), AT)
+    assert not loaded
 
 
 def test_certificates_in_which_a_bit_is_changed() -> None:
