@@ -326,6 +326,13 @@ def test_without_a_log_there_are_no_claims_of_one() -> None:
     assert not {"uefi_event_logs", "event_log"} & set(found)
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_empty_log_is_none(version: int) -> None:
+    """Guests send what they find where the log should be; a policy that wants a log sees that there is none."""
+    found = claims(CHIPS[version].evidence(NONCE) | {"cc_eventlog": ""})
+    assert not {"uefi_event_logs", "event_log"} & set(found)
+
+
 def test_a_log_of_something_else_is_refused() -> None:
     longer = confidential_boot("sm3")
     longer.measure(3, ACTION, b"one more")
