@@ -34,8 +34,8 @@ class Entry(NamedTuple):
 def parse(text: str) -> Entry:
     """Split a line at its first two spaces.
 
-    `content` is the JSON value if it is one for the strict decoder (no duplicate members) and not large, else
-    the text.
+    `content` is the JSON value if it is one for the strict decoder (no duplicate members), not large and without
+    integers of more than 64 bits, signed, which readers of tokens would change; else the text.
 
     Raises:
         ValueError: not three parts, or a line break, NUL or other control character, with which two readers could
@@ -54,6 +54,15 @@ def _content(text: str) -> Json:
     if text[:1] not in _JSON_STARTS or text.count("[") + text.count("{") > _MAX_NESTED:
         return text
     try:
-        return strict_json.decode(text.encode(), limits=_LIMITS)
+        value = strict_json.decode(text.encode(), limits=_LIMITS)
     except (MalformedMessage, PayloadTooLarge):
         return text
+    return text if _has_wide_integer(value) else value
+
+
+def _has_wide_integer(value: Json) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_wide_integer, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_wide_integer, value))
+    return type(value) is int and not -(1 << 63) <= value < 1 << 63

@@ -12,6 +12,7 @@ from kbs.attestation.event_log import guid
 from kbs.attestation.model import Json
 
 MAX_PARTITIONS: Final = 128
+_LAST_LBA: Final = (1 << 63) - 1  # a claim is a number of 64 bits, signed; disks end far before
 
 _HEADER: Final = struct.Struct("<8s4xII4xQQQQ16sQIII")
 _SIGNATURE: Final = b"EFI PART"
@@ -26,7 +27,7 @@ def decode(data: bytes) -> dict[str, Json]:
     GUIDs are text in upper case, LBAs numbers; `number` counts from 1 in the order of the event.
 
     Raises:
-        ValueError: not of this form, or more than `MAX_PARTITIONS` partitions.
+        ValueError: not of this form, more than `MAX_PARTITIONS` partitions, or one beyond 2^63 blocks.
     """
     if len(data) < _HEADER.size + _COUNT.size:
         raise ValueError("partition table is cut")
@@ -39,6 +40,8 @@ def decode(data: bytes) -> dict[str, Json]:
         raise ValueError("partition table of a wrong length")
     partitions: list[Json] = []
     for kind, identity, first, last, _, name in _ENTRY.iter_unpack(entries):
+        if max(first, last) > _LAST_LBA:
+            raise ValueError("partition beyond every disk")
         partitions.append(
             {
                 "number": len(partitions) + 1,

@@ -232,6 +232,7 @@ def test_partition_tables() -> None:
         table(1, header=96),
         table(1, size=256),
         table(1)[:-72] + b"\0\xd8" + bytes(70),
+        table(1).replace(struct.pack("<Q", 99), struct.pack("<Q", 2**63)),
     ],
 )
 def test_partition_tables_of_a_wrong_form(data: bytes) -> None:
@@ -263,6 +264,11 @@ def test_guids(raw: bytes) -> None:
         ("d o " + "[" * 20, ("d", "o", "[" * 20)),
         ('d o "\\ud800"', ("d", "o", '"\\ud800"')),
         ("d o ä", ("d", "o", "ä")),
+        (f"d o {2**63 - 1}", ("d", "o", 2**63 - 1)),
+        (f"d o {2**63}", ("d", "o", str(2**63))),
+        (f"d o [{-(2**63) - 1}]", ("d", "o", f"[{-(2**63) - 1}]")),
+        (f'd o {{"a":[{2**64}]}}', ("d", "o", f'{{"a":[{2**64}]}}')),
+        ("d o 1e999", ("d", "o", "1e999")),
     ],
 )
 def test_lines(line: str, expected: tuple[str, str, Any]) -> None:
