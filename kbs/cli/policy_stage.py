@@ -14,7 +14,6 @@ from kbs.cli.policy_source import KIND, chosen, text_options
 from kbs.client.policies import PolicyClient
 from kbs.policy.engine import PolicyKind
 
-
 _AFFIRMING: Final = 2  # AR4SI: the first value of the affirming tier
 _WARNING: Final = 32  # and of the next
 
