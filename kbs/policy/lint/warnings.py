@@ -48,7 +48,8 @@ def warnings(kind: PolicyKind, module: Module, claims: Catalogue) -> Iterator[Li
         yield from _no_reference(module, used)
         yield from _unknown_claims(module, claims)
     yield from _unknown_data(kind, module)
-    yield from _unreachable(module, used)
+    if RESULTS[kind] in module.definitions:
+        yield from _unreachable(module, used)
 
 
 # --- negation over what may be absent ---------------------------------------------------------------------------------
