@@ -31,6 +31,8 @@ RESOURCE_POLICY_ID: Final = "resource-policy"
 
 _NAMESPACES: Final = MappingProxyType({PolicyKind.EVIDENCE: "evidence-policy", PolicyKind.RESOURCE: "resource-policy"})
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|(?:path|tenant):[A-Za-z0-9._:-]{1,511}")
+_GLOBAL_ONLY: Final = (RESOURCE_POLICY_ID,)
+_MAX_PLACES: Final = 4096
 _DEVICES: Final = ("cpu", "gpu", "switch", "ppcie")
 _SHIPPED_SETS: Final[Mapping[PolicySet, Mapping[tuple[PolicyKind, str], str]]] = MappingProxyType(
     {
@@ -62,6 +64,7 @@ class _Seen:
     token: int | None
     active: dict[tuple[PolicyKind, str], Policy | None] = field(default_factory=dict)
     scoped: frozenset[str] | None = None
+    deciding: dict[tuple[str, ...], Sequence[str]] = field(default_factory=dict)  # repository, type → ids
 
 
 class PolicyStore:
@@ -117,8 +120,15 @@ class PolicyStore:
         if scoped is None:
             scoped = seen.scoped = self._read_scoped()
         if not scoped or plugin != scope.PLUGIN:
-            return (RESOURCE_POLICY_ID,)
-        return (RESOURCE_POLICY_ID, *(each for each in self._scopes.of(segments) if each in scoped))
+            return _GLOBAL_ONLY
+        place = tuple(segments[:2])  # scopes go no deeper
+        found = seen.deciding.get(place)
+        if found is None:
+            found = (RESOURCE_POLICY_ID, *(each for each in self._scopes.of(place) if each in scoped))
+            if len(seen.deciding) >= _MAX_PLACES:
+                seen.deciding.clear()
+            seen.deciding[place] = found
+        return found
 
     def covers(self, policy_id: str, plugin: str, segments: Sequence[str]) -> bool:
         """Whether a resource policy under this id would be asked for such a request."""

@@ -1,6 +1,6 @@
 """The newest of something, sealed, in a file of its own: bounded by number, size and age; losing it harms nothing.
 
-Records come in batches, each sealed as a whole. What leaves the bounds is overwritten in the file.
+Records come in batches, each sealed as a whole.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ FORMAT: Final = Format(
             sealed BLOB NOT NULL
         ) STRICT""",
     ),
-    # NORMAL: a crash of the machine may lose the last batches, which is what this store may lose
-    pragmas=("synchronous = NORMAL", "secure_delete = ON"),
+    # NORMAL: a crash of the machine may lose the last batches, which is what this store may lose;
+    # what leaves is sealed, so that its pages may lie about until they are used again
+    pragmas=("synchronous = NORMAL", "secure_delete = OFF"),
 )
 
 
