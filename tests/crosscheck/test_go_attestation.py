@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.attacks.test_evidence_mutations import damaged
 from tests.crosscheck.differences import GO_ATTESTATION
 from tests.crosscheck.opinions import Comparison, Opinion, opinion_of
 from tests.crosscheck.programs import COUNT, SEED, start
+from tests.kbs.attestation.dcap.quotes import VECTORS
 
 NONCE = hashlib.sha256(b"challenge").digest()
 SCHEMES = ("rsassa", "ecdsa")
@@ -61,11 +64,24 @@ def ours(question: QuoteQuestion) -> Opinion:
 
 def question_of(made: SoftwareTpm, nonce: bytes = NONCE, **changes: Any) -> QuoteQuestion:
     """The TPM's quote with changes."""
-    body = made.evidence(nonce.ljust(48, b"\0"), **changes)
+    return _from_evidence(made.evidence(nonce.ljust(48, b"\0"), **changes), NONCE)
+
+
+def published() -> Iterator[tuple[str, QuoteQuestion]]:
+    """Cases of the vectors, and a real guest's quote. Nonces are what the quote must hold for the first 32 octets."""
+    for path in sorted((VECTORS / "tpm/synthetic").glob("*.json")):
+        case = json.loads(path.read_text())
+        yield path.stem, _from_evidence(case["evidence"], bytes.fromhex(case["report_data"])[:32])
+    evidence = json.loads((VECTORS / "tpm/tpm_evidence.json").read_text())
+    message = base64.b64decode(evidence["tpm_quote"]["message"])
+    yield "real", _from_evidence(evidence, parse_quote(message).extra_data)
+    yield "real, another nonce", _from_evidence(evidence, NONCE)
+
+
+def _from_evidence(body: Any, nonce: bytes) -> QuoteQuestion:
     quote = body["tpm_quote"]
-    message, signature = (base64.b64decode(quote[name]) for name in ("message", "signature"))
-    pcrs = tuple(bytes.fromhex(value) for value in quote["pcrs"])
-    return QuoteQuestion(base64.b64decode(body["ak_public"]), message, signature, pcrs, NONCE)
+    ak, message, signature = map(base64.b64decode, (body["ak_public"], quote["message"], quote["signature"]))
+    return QuoteQuestion(ak, message, signature, tuple(map(bytes.fromhex, quote["pcrs"])), nonce)
 
 
 def witnesses() -> Iterator[tuple[str, QuoteQuestion]]:
@@ -121,7 +137,7 @@ def compared(questions: Iterator[tuple[str, QuoteQuestion]]) -> Comparison:
 
 
 def test_named() -> None:
-    compared(witnesses()).check_all_seen()
+    compared(chain(published(), witnesses())).check_all_seen()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -6,9 +6,10 @@ is checked by our own tests only.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -23,12 +24,13 @@ from tests.attacks.test_evidence_mutations import damaged
 from tests.crosscheck.differences import GO_COSE
 from tests.crosscheck.opinions import Comparison, Opinion, opinion_of
 from tests.crosscheck.programs import COUNT, SEED, start
+from tests.kbs.attestation.dcap.quotes import VECTORS
 
 KEYS = {
     name: ec.derive_private_key(7, curve)
     for name, curve in (("P-256", ec.SECP256R1()), ("P-384", ec.SECP384R1()), ("P-521", ec.SECP521R1()))
 }
-NITRO = Path("tests/vectors/nitro/enclave.cbor")
+NITRO = VECTORS / "nitro/enclave.cbor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,28 @@ def real() -> Iterator[tuple[str, Sign1Question]]:
     )
 
 
+def cca() -> Iterator[tuple[str, Sign1Question]]:
+    """Both messages of each CCA token of the vectors, with the enrolled key and the realm's."""
+    for path in sorted((VECTORS / "cca/synthetic").glob("*.json")):
+        case = json.loads(path.read_text())
+        try:
+            token = cbor2.loads(bytes(case["evidence"]["token"])).value
+            platform, realm = token[44234], token[44241]
+            point = cbor2.loads(cbor2.loads(realm).value[2])[44237]
+        except (cbor2.CBORDecodeError, AttributeError, KeyError, TypeError):
+            continue  # not a token, which our own tests refuse
+        jwk = case["anchors"]["cpak"]
+        x, y = (base64.urlsafe_b64decode(jwk[name] + "==") for name in ("x", "y"))
+        yield f"{path.stem} platform", Sign1Question(platform, _point(b"\4" + x + y), True)
+        if len(point) == 97:  # as in the specification of 2022; later ones have a COSE_Key
+            yield f"{path.stem} realm", Sign1Question(realm, _point(point), True)
+
+
+def _point(encoded: bytes) -> bytes:
+    curve = ec.SECP384R1() if len(encoded) == 97 else ec.SECP256R1()
+    return _spki(ec.EllipticCurvePublicKey.from_encoded_point(curve, encoded))
+
+
 HEADERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("plain", {}), ("key id", {"unprotected": {4: b"id"}}), ("protected key id", {"protected": {4: b"id"}}),
     ("content type", {"protected": {3: "application/cbor"}}), ("text label", {"protected": {"x": 1}}),
@@ -104,6 +128,7 @@ def named() -> Iterator[tuple[str, Sign1Question]]:
         good = question_of(curve)
         yield f"{curve} goes on", replace(good, message=good.message + b"\0")
     yield from real()
+    yield from cca()
 
 
 def mutations(count: int) -> Iterator[tuple[str, Sign1Question]]:
