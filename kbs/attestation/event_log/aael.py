@@ -20,7 +20,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_CONTENT: Final = 16 << 10  # octets of JSON; what is longer stays text
 _MAX_NESTED: Final = 32  # objects and lists in it, all together
 _LIMITS: Final = strict_json.Limits(size=_MAX_CONTENT, depth=_MAX_NESTED, tokens=_MAX_CONTENT + 1)
-_JSON_STARTS: Final = frozenset('{["-0123456789tfn \t')
+_CLOSING: Final = {"{": "}", "[": "]", '"': '"'}
+_SCALAR: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
+_WIDE: Final = re.compile(r"[0-9]{19}")  # digits that the narrowest of wide integers has
 
 
 class Entry(NamedTuple):
@@ -51,13 +53,19 @@ def parse(text: str) -> Entry:
 
 
 def _content(text: str) -> Json:
-    if text[:1] not in _JSON_STARTS or text.count("[") + text.count("{") > _MAX_NESTED:
+    if not _may_be_json(text.strip(" ")) or text.count("[") + text.count("{") > _MAX_NESTED:
         return text
     try:
         value = strict_json.decode(text.encode(), limits=_LIMITS)
     except (MalformedMessage, PayloadTooLarge):
         return text
-    return text if _has_wide_integer(value) else value
+    return text if _WIDE.search(text) and _has_wide_integer(value) else value
+
+
+def _may_be_json(text: str) -> bool:
+    """Whether it begins and ends like a JSON value. Most content is a digest or a name, and a refusal costs time."""
+    closing = _CLOSING.get(text[:1])
+    return text[-1:] == closing if closing is not None else _SCALAR.fullmatch(text) is not None
 
 
 def _has_wide_integer(value: Json) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import struct
-from base64 import b64encode
+from binascii import b2a_base64
+from codecs import utf_16_le_decode
 from typing import Any, Final
 
-from kbs.attestation.event_log import aael, device_path, gpt
+from kbs.attestation.event_log import aael, device_path, gpt, guid
 from kbs.attestation.model import Json
 
 MAX_TEXT: Final = 64 << 10  # bytes of text in one event; a kernel command line has 4 KiB at most
@@ -44,11 +45,11 @@ def tagged(data: bytes) -> dict[str, Json]:
         raise ValueError("tagged event of a wrong length")
     if tag == aael.TAG:
         line = payload.decode()
-        entry = aael.parse(line)
+        domain, operation, content = aael.parse(line)
         return {
             "string": line,
             "unicode_name": aael.TAG_NAME,
-            "data": {"domain": entry.domain, "operation": entry.operation, "content": entry.content},
+            "data": {"domain": domain, "operation": operation, "content": content},
         }
     return {"string": payload.decode(errors="replace").replace("\0", "")}
 
@@ -68,7 +69,7 @@ def ipl(data: bytes) -> dict[str, Json]:
     if len(_bounded(data)) < 2:
         raise ValueError("no text")
     if data.startswith(_UTF16_PREFIX):
-        return {"string": data[2:-2].decode("utf-16-le")}
+        return {"string": utf_16_le_decode(data[2:-2], "strict", True)[0]}
     try:
         return {"string": data.split(b"\0", 1)[0].decode()}
     except UnicodeDecodeError:
@@ -85,17 +86,16 @@ def short_string(data: bytes) -> dict[str, Json]:
 
 def variable(data: bytes) -> dict[str, Json]:
     """UEFI_VARIABLE_DATA. `variable_name` is the vendor GUID in stored byte order."""
-    guid, characters, size = _unpack(_VARIABLE, data)
+    vendor, characters, size = _unpack(_VARIABLE, data)
     name_end = _VARIABLE.size + 2 * characters
     if characters > MAX_TEXT or name_end + size != len(data):
         raise ValueError("variable of a wrong length")
-    raw = guid.hex()
     return {
-        "unicode_name": data[_VARIABLE.size : name_end].decode("utf-16-le"),
+        "unicode_name": utf_16_le_decode(data[_VARIABLE.size : name_end], "strict", True)[0],
         "unicode_name_length": characters,
-        "variable_data": b64encode(data[name_end:]).decode(),
+        "variable_data": b2a_base64(data[name_end:], newline=False).decode(),
         "variable_data_length": size,
-        "variable_name": f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}",
+        "variable_name": guid.to_stored_text(vendor),
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from codecs import utf_16_le_decode
 from collections.abc import Callable
 from typing import Final
 
@@ -125,7 +126,7 @@ def _vendor_media(payload: bytes) -> str:
 
 
 def _file(payload: bytes) -> str:
-    return f"File({payload[:-2].decode('utf-16-le')})"
+    return f"File({utf_16_le_decode(payload[:-2], 'strict', True)[0]})"
 
 
 def _bbs(payload: bytes) -> str:

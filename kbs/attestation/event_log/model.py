@@ -29,18 +29,17 @@ class Event(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeEvent:
+class RuntimeEvent(NamedTuple):
     """One event of the attestation agent (AAEL), its text recomputed against a digest that a quoted register covers."""
 
-    index: int
+    register: int
     domain: str
     operation: str
     content: Json
 
     def as_claim(self) -> dict[str, Json]:
         """One entry of `runtime_events`."""
-        return {"index": self.index, "domain": self.domain, "operation": self.operation, "content": self.content}
+        return {"index": self.register, "domain": self.domain, "operation": self.operation, "content": self.content}
 
 
 @dataclass(frozen=True, slots=True)

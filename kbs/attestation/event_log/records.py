@@ -68,8 +68,9 @@ def parse_entries(log: bytes, table: Table, algorithm: Algorithm) -> list[Event]
     ids = tuple(table.sizes)
     ordinary = struct.Struct("<III" + "".join(f"H{size}s" for size in table.sizes.values()) + "I")
     wanted, count, length = 4 + 2 * ids.index(algorithm.id), len(ids), ordinary.size
-    unpack = ordinary.unpack_from
+    unpack, make = ordinary.unpack_from, tuple.__new__  # a named tuple's own `__new__` takes twice as long
     events: list[Event] = []
+    add = events.append
     offset, end = table.first_entry, len(log)
     while offset < end:
         fields = unpack(log, offset) if end - offset >= length else _NO_FIELDS
@@ -89,7 +90,7 @@ def parse_entries(log: bytes, table: Table, algorithm: Algorithm) -> list[Event]
         if not empty:
             # Measured and yet not extended: nothing that a register says could tell whether it happened.
             raise EventLogMalformed("event log has an EV_NO_ACTION entry with a digest")
-        events.append(Event(register, kind, digest, log[offset:behind]))
+        add(make(Event, (register, kind, digest, log[offset:behind])))
         offset = behind
         if len(events) > MAX_EVENTS:
             raise EventLogMalformed(f"event log has more than {MAX_EVENTS} entries")

@@ -12,6 +12,7 @@ Source: TCG PC Client Platform Firmware Profile 1.06, 10.4.5 and 3.3.4; Intel TD
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
@@ -65,34 +66,34 @@ def replay(
     recomputed = dict.fromkeys(quoted, 0)
     runtime: list[RuntimeEvent] = []
     for event in events:
-        index = event.register
-        if event.type == EV_NO_ACTION or index not in recomputed:
+        index, kind, digest, _ = event
+        if kind == EV_NO_ACTION or index not in recomputed:
             unverified.append(claims.unverified_entry(event, algorithm))
             continue
         entry = claims.entry(event, algorithm)
         covered.append(entry)
-        if event.type == EV_SEPARATOR:
+        if kind == EV_SEPARATOR:
             if index in separators and not allow_repeated_separators:
                 # What a boot loader or kernel logs behind the first could pass for the work of firmware.
                 raise EventLogMalformed("event log has two separators in one register")
             separators.add(index)
-        if event.type == EV_SEPARATOR or event.digest in separator_digests:
+        if kind == EV_SEPARATOR or digest in separator_digests:
             separated.add(index)
         if entry["digest_covers"] is claims.UNKNOWN:
             continue
         recomputed[index] += 1
         details = entry["details"]
-        if details.get("unicode_name") == TAG_NAME and "data" in details and entry["digest_matches_event"]:
+        if "data" in details and details.get("unicode_name") == TAG_NAME and entry["digest_matches_event"]:
             runtime.append(RuntimeEvent(index, **details["data"]))
-        elif event.type == EV_EFI_VARIABLE_DRIVER_CONFIG and index == secure_boot_register and index not in separated:
+        elif kind == EV_EFI_VARIABLE_DRIVER_CONFIG and index == secure_boot_register and index not in separated:
             secure_boot += _secure_boot(details)
+    spoken = Counter(event.register for event in runtime)
     return ReplayedLog(
         claims=covered,
         unverified=unverified,
         runtime_events=tuple(runtime),
         registers=tuple(
-            RegisterLog(index, counts[index], recomputed[index], sum(1 for event in runtime if event.index == index))
-            for index in sorted(quoted)
+            RegisterLog(index, counts[index], recomputed[index], spoken[index]) for index in sorted(quoted)
         ),
         unlogged=unlogged,
         secure_boot=secure_boot[0] if len(secure_boot) == 1 and secure_boot_register in separated else None,
