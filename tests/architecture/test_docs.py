@@ -9,16 +9,20 @@ import json
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from kbs import config, errors
+from kbs import config, errors, extensions
 from kbs.admin.authorization import BUILT_IN_ROLES, EVERY_PERMISSION
-from kbs.attestation.verifiers.snp import options
+from kbs.attestation.model import VerifierOptions
 from kbs.cli import kbs as kbs_command
+from kbs.client.attesters.catalogue import SOFTWARE_ATTESTERS
+from kbs.client.attesters.test_root import TestRoot
+from kbs.protocol.tee import Tee
 from kbs.web.problems import problem_for
 from rvps.cli import main as rvps_command
 from tests.architecture.documents import DOCUMENTS, ROOT, anchors, blocks, commands, links, rows, spans, text_of
@@ -149,9 +153,35 @@ def test_every_setting_is_documented_with_its_default_and_nothing_else() -> None
     assert documented == dict(_settings(config.Settings, ""))
 
 
-def test_every_option_of_snp_is_documented() -> None:
-    documented = {cells[0].strip("`") for cells in rows(text_of(DOCS / "settings.md")) if "." not in cells[0]}
-    assert documented | {"allow_unchecked_revocation"} == options._KNOWN
+def _documented_options() -> set[tuple[str, str]]:
+    found = [cells for cells in rows(text_of(DOCS / "settings.md")) if len(cells) == 4]
+    return {(tee, cells[0].strip("`")) for cells in found for tee in spans(cells[1])}
+
+
+def _is_known(tee: Tee, option: str) -> bool:
+    """Whether a verifier takes an option of this name, whatever it says to the value."""
+    attester = SOFTWARE_ATTESTERS[tee](TestRoot())
+    build = extensions.load("kbs.verifiers", [tee])[tee]
+    try:
+        build(VerifierOptions({option: object()}, attester.anchors))
+    except errors.ConfigInvalid as refusal:
+        return "unknown option" not in str(refusal)
+    return True
+
+
+@pytest.mark.parametrize("tee", SOFTWARE_ATTESTERS)
+def test_every_option_of_a_tee_is_documented_and_nothing_else(tee: Tee) -> None:
+    """Whatever word in the code of verifiers is an option of this TEE stands in the table."""
+    text = "".join(text_of(path) for path in (ROOT / "kbs/attestation").rglob("*options.py"))
+    words = set(re.findall(r'"([a-z][a-z0-9]*_[a-z0-9_]+)"', text)) - {"allow_unchecked_revocation"}
+    known = {word for word in words if _is_known(tee, word)}
+    assert known == {option for name, option in _documented_options() if name == tee}
+
+
+def test_every_tee_stands_in_the_table_of_tees() -> None:
+    first_cells = [cells[0] for cells in rows(text_of(DOCS / "verifiers.md")) if len(cells) == 7]
+    listed = {span for cell in first_cells for span in spans(cell.replace("[", "").replace("]", " "))}
+    assert listed == {each.name for each in entry_points(group="kbs.verifiers")}
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
