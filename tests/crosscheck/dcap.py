@@ -139,6 +139,8 @@ def witnesses() -> Iterator[tuple[str, DcapQuestion]]:
     yield "root expired", question_of(expired)
     yield "outer type", question_of(made, outer_type=5)
     yield "reserved TD attribute", question_of(made, fields={"td_attributes": 1 << 28 | 1 << 1})
+    yield "profiling", question_of(made, fields={"td_attributes": 1 << 28 | 1 << 4})
+    yield "root on its own list", question_of(made, {"revoked": ["root"]})
     yield "mask", question_of(made, {"qe_identity": {"attributesMask": "F0" + "FF" * 7 + "00" * 8}})
     yield "last second", replace(question_of(made), at=MOMENTS[2])
     yield "no authentication data", question_of(made, auth_data=b"")

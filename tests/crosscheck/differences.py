@@ -69,6 +69,12 @@ DCAP_QVL: Final = (
         "With us a claim (`td_attributes.debug`, `attributes.debug`): the default policy never affirms it",
     ),
     Difference(
+        "profiling",
+        ACCEPTED,
+        "TD profiling is enabled",
+        "With us a claim (`td_attributes.profiling`): the default policy never affirms it",
+    ),
+    Difference(
         "SEPT_VE_DISABLE",
         ACCEPTED,
         "SEPT_VE_DISABLE is not enabled",
@@ -113,6 +119,12 @@ GO_TDX_GUEST: Final = (
         "(TCB info|QE identity) does not parse",
         ACCEPTED,
         "Go's JSON fills absent members with zeros: a missing SVN is met by any platform; we refuse",
+    ),
+    Difference(
+        "root on its own list",
+        "EndorsementRevoked",
+        ACCEPTED,
+        "It looks for the PCK CA and the signers of the documents on the root's list, and not for the root itself",
     ),
     Difference(
         "vendor of the QE",
@@ -258,7 +270,7 @@ GO_EVENTLOG: Final = (
     ),
     Difference(
         "behind the end",
-        "event log has something behind its end",
+        "event log (has something behind its end|ends inside an entry)",
         ACCEPTED,
         "It stops at the padding and does not look at what follows; we allow zeros and ones only",
     ),
