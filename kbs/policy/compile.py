@@ -133,18 +133,18 @@ class Compiler:
     ) -> tuple[LintFinding, ...]:
         done = opa.run(["parse", "--format", "json", "--json-include", "locations", TEXT_NAME], folder)
         if done.code != 0:
-            return (self._not_parsed(opa, folder, text, _errors_of(done.stdout, done.stderr)),)
+            return (self._not_parsed(opa, folder, text, errors_of(done.stdout, done.stderr)),)
         ours = lint_module(kind, done.json())
         if any(each.severity is Severity.ERROR for each in ours):
             return ours
         check = ["check", "--format", "json", "--capabilities", str(CAPABILITIES)]
         done = opa.run([*check, *files], folder)
         if done.code != 0:
-            return (*_opa_findings("does-not-compile", _errors_of(done.stdout, done.stderr)), *ours)
+            return (*_opa_findings("does-not-compile", errors_of(done.stdout, done.stderr)), *ours)
         strict = opa.run([*check, "--strict", *files], folder)
         if strict.code == 0:
             return ours
-        return (*ours, *_opa_findings("strict", _errors_of(strict.stdout, strict.stderr)))
+        return (*ours, *_opa_findings("strict", errors_of(strict.stdout, strict.stderr)))
 
     def _not_parsed(self, opa: OpaCommand, folder: Path, text: str, answer: Any) -> LintFinding:
         finding = _opa_findings("syntax", answer)[0]
@@ -210,7 +210,7 @@ def _run_there(opa: OpaCommand, kind: PolicyKind, folder: Path, files: list[str]
         folder,
         feed=document,
     )
-    answer = _errors_of(done.stdout, done.stderr)
+    answer = errors_of(done.stdout, done.stderr)
     if done.code != 0 or "errors" in answer:
         raise PolicyUnacceptable(f"the policy fails on a trial input: {opa_message(answer)}")
     try:
@@ -219,7 +219,7 @@ def _run_there(opa: OpaCommand, kind: PolicyKind, folder: Path, files: list[str]
         raise PolicyUnacceptable("opa eval gives no answer for a trial input") from err
 
 
-def _errors_of(stdout: bytes, stderr: str) -> dict[str, Any]:
+def errors_of(stdout: bytes, stderr: str) -> dict[str, Any]:
     """OPA writes its JSON errors to either stream."""
     for source in (stdout, stderr):
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kbs.errors import PolicyUnacceptable
-from kbs.policy.compile import decode_text, opa_message
+from kbs.policy.compile import decode_text, errors_of, opa_message
 from kbs.policy.engine import PolicyKind
 from kbs.policy.library import CAPABILITIES, modules, policies_folder
 from kbs.policy.lint.errors import UNSAFE
@@ -83,10 +83,14 @@ class Workbench:
 
     def cover(self, kind: PolicyKind, upload: bytes, tests: bytes) -> Coverage:
         """What of a policy its tests reach. A failing test refuses: what it covers proves nothing."""
+        outcomes = self.test(kind, upload, tests)
+        failed = [outcome.name for outcome in outcomes if not outcome.passed]
+        if failed or not outcomes:
+            raise PolicyUnacceptable(f"tests fail: {', '.join(failed[:5])}" if failed else "there is no test")
         with tempfile.TemporaryDirectory() as name:
             done = self._run_tests(Path(name), kind, upload, tests, ["--coverage"])
         if not isinstance(done, dict) or "files" not in done:
-            raise PolicyUnacceptable(_why_no_coverage(done))
+            raise PolicyUnacceptable("opa gives no coverage for this policy")
         found = done["files"].get(TEXT_NAME, {})
         missed = tuple((each["start"]["row"], each["end"]["row"]) for each in found.get("not_covered", []))
         return Coverage(float(found.get("coverage", 0)), missed)
@@ -132,16 +136,17 @@ class Workbench:
         (folder / _FUNCTIONS).write_text(self._functions(folder), encoding="utf-8")
         arguments = ["--format", "json", "--capabilities", _FUNCTIONS, *more]
         done = self.opa.run(["test", *arguments, *files, _DATA], folder)
-        for source in (done.stdout, done.stderr.encode()):
-            try:
-                answer: Any = json.loads(source)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(answer, dict | list):
-                return answer
+        try:
+            answer: Any = json.loads(done.stdout)
+        except (ValueError, RecursionError):
+            answer = None
+        if isinstance(answer, dict | list):
+            return answer
         if done.code == 0:
             return []
-        return {"errors": [{"message": (done.stderr or done.stdout.decode("utf-8", "replace")).strip()[:1000]}]}
+        # `opa test` words its errors for people; `opa check` has file, line and column of the same ones.
+        checked = self.opa.run(["check", "--format", "json", "--capabilities", _FUNCTIONS, *files], folder)
+        return errors_of(checked.stdout, checked.stderr)
 
     def _functions(self, folder: Path) -> str:
         """All functions of this `opa` but those that reach outside: tests may shape their data as they like."""
@@ -168,10 +173,3 @@ def _outcome(each: Any) -> TestOutcome:
     elif not passed:
         why = "a condition of it does not hold"
     return TestOutcome(str(each.get("name")), passed, int(location.get("row", 0)), each.get("duration", 0) / 1e9, why)
-
-
-def _why_no_coverage(done: Any) -> str:
-    if isinstance(done, dict):
-        return opa_message(done, (TEXT_NAME, TESTS_NAME))
-    failed = [outcome.name for outcome in map(_outcome, done) if not outcome.passed]
-    return f"tests fail: {', '.join(failed[:5])}" if failed else "there is no test"

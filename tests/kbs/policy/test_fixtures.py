@@ -1,0 +1,84 @@
+"""The claims that come with the package for authors' tests are what today's verifiers make of the same evidence."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from kbs.attestation.appraisal import tier
+from kbs.policy.lint.claims import Catalogue, Unknown, catalogue
+from kbs.policy.workbench import fixture_data
+from kbs.protocol.tee import Tee
+from tests import policy_fixtures
+
+MADE = policy_fixtures.make()
+WITH_FIXTURES = set(Tee) - {Tee.NVIDIA, Tee.NVIDIA_DPU}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_committed_files_are_true(name: str) -> None:
+    committed = (policy_fixtures.FOLDER / name).read_bytes()
+    assert committed == policy_fixtures.encoded(MADE[name]), "python -m tests.policy_fixtures writes them anew"
+
+
+def test_there_are_no_others() -> None:
+    assert {path.name for path in policy_fixtures.FOLDER.iterdir()} == MADE.keys()
+
+
+def test_every_tee_with_a_verifier_has_good_and_unbound_claims() -> None:
+    data = fixture_data()
+    assert {Tee(name) for name in data["fixtures"]} == WITH_FIXTURES
+    for tee, variants in data["fixtures"].items():
+        assert {"good", "unbound"} <= variants.keys()
+        assert variants["good"][tee]["binding"] == "checked"
+        assert variants["unbound"][tee]["binding"] == "not_checked"
+
+
+def test_good_is_affirming_under_its_values_and_not_without() -> None:
+    data = fixture_data()
+    for tee in WITH_FIXTURES - {Tee.SAMPLE_DEVICE}:
+        assert _statuses(data["tokens"][tee]["good"]) == {"affirming"}
+        assert _statuses(data["tokens"][tee]["unregistered"]) <= {"warning", "contraindicated"}
+    assert data["references"]["snp"]["snp_launch_measurement"] == [
+        data["fixtures"]["snp"]["good"]["snp"]["measurement"]
+    ]
+
+
+def _statuses(token: Any) -> set[str]:
+    for appraisal in token["submods"].values():
+        for value in appraisal["ear.trustworthiness-vector"].values():
+            tier(value)
+    return {appraisal["ear.status"] for appraisal in token["submods"].values()}
+
+
+def test_the_catalogue_knows_every_member_of_every_fixture() -> None:
+    for tee, variants in fixture_data()["fixtures"].items():
+        for document in variants.values():
+            for member in document[tee]:
+                assert catalogue().unknown([tee, member]) is None
+
+
+def test_unknown_members() -> None:
+    found = Catalogue({"a": {"inner": {}, "list": {"[]": {"x": {}}}, "open": "*"}})
+    assert found.unknown([]) is None
+    assert found.unknown(["a", "inner"]) is None
+    assert found.unknown(["a", None, "whatever"]) is None
+    assert found.unknown(["a", "list", "0", "y"]) is None
+    assert found.unknown(["a", "open", "y", "z"]) is None
+    assert found.unknown(["a", "iner"]) == Unknown("a.iner", "a.inner")
+    assert found.unknown(["zzz"]) == Unknown("zzz", None)
+    assert found.unknown(["a", "inner", "deeper"]) == Unknown("a.inner.deeper", None)
+
+
+def test_nothing_of_this_machine_is_in_them() -> None:
+    assert "/" not in {text[:1] for text in _texts(json.loads(policy_fixtures.encoded(MADE)))}
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for member in value.values() for text in _texts(member)]
+    if isinstance(value, list):
+        return [text for member in value for text in _texts(member)]
+    return [value] if isinstance(value, str) else []
