@@ -71,8 +71,7 @@ def read_anchors(anchors: Mapping[str, Any] | None) -> TpmAnchors:
     roots = [certificate for place, text in _texts(anchors, "ak_roots") for certificate in _roots(place, text)]
     if not enrolled and not roots:
         raise ConfigInvalid(_NOBODY)
-    crls = dict(_crl(place, text) for place, text in _texts(anchors, "ak_crls"))
-    return TpmAnchors(enrolled, tuple(roots), crls)
+    return TpmAnchors(enrolled, tuple(roots), _crls(anchors))
 
 
 def read_options(options: Mapping[str, Any]) -> bool:
@@ -119,6 +118,18 @@ def _roots(place: str, text: str) -> tuple[x509.Certificate, ...]:
         return load_certificates(_octets(text))
     except ValueError:
         raise ConfigInvalid(f"tpm anchors: {place} is no certificate in PEM or base64") from None
+
+
+def _crls(anchors: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """By issuer. Of two of one authority only one would be asked, and perhaps not the one that names a certificate."""
+    found: dict[bytes, bytes] = {}
+    for place, text in _texts(anchors, "ak_crls"):
+        issuer, raw = _crl(place, text)
+        if found.setdefault(issuer, raw) != raw:
+            raise ConfigInvalid(
+                f"tpm anchors: {place} is a second revocation list of one authority; keep the newer one"
+            )
+    return found
 
 
 def _crl(place: str, text: str) -> tuple[bytes, bytes]:

@@ -87,6 +87,16 @@ def test_lists_and_roots_in_pem_or_base64() -> None:
         read_anchors({**attester.anchors, "ak_crls": [pem]})
 
 
+def test_two_lists_of_one_authority_are_refused() -> None:
+    """Else the one that is given last counts, whatever the other one says has been revoked."""
+    attester = SoftwareTpm(scheme="ecdsa", certified=True)
+    lists = [b64(attester.crl("root", [0x1001])), b64(attester.crl("root"))]
+    for both in (lists, lists[::-1]):
+        with pytest.raises(ConfigInvalid, match=r"ak_crls\[1\] is a second revocation list"):
+            read_anchors({**attester.anchors, "ak_crls": both})
+    assert read_anchors({**attester.anchors, "ak_crls": lists[:1] * 2}).crls
+
+
 def test_google_clouds_authorities_load() -> None:
     root = (VECTORS / "tpm/gcp_ek_ak_ca_root.pem").read_text()
     (found,) = read_anchors({"ak_roots": [root]}).roots
