@@ -131,12 +131,12 @@ def _check_types(item: Cbor) -> None:
         each = open_items.pop()
         if type(each) in _LEAVES:
             continue
-        if isinstance(each, Mapping):
+        if isinstance(each, list | tuple):  # asked before `Mapping`, which takes a microsecond to say no
+            open_items.extend(each)
+        elif isinstance(each, Mapping):
             if not all(type(key) in _KEYS for key in each):
                 raise EvidenceMalformed("a CBOR map has a key that is neither integer nor text")
             open_items.extend(each.values())
-        elif isinstance(each, list | tuple):
-            open_items.extend(each)
         elif isinstance(each, cbor2.CBORTag):
             open_items.append(each.value)
         else:
