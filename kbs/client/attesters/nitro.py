@@ -155,6 +155,7 @@ class SoftwareNitro(SoftwareAttester):
         key: Any = None,
         is_ca: bool | None = None,
         signs_documents: bool | None = None,
+        signs_certificates: bool | None = None,
         path_length: int | None = None,
         extra: tuple[tuple[x509.ExtensionType, bool], ...] = (),
     ) -> bytes:
@@ -162,12 +163,13 @@ class SoftwareNitro(SoftwareAttester):
 
         Args:
             key: another public key than its own.
-            is_ca, signs_documents: None: as its place in the chain has it.
+            is_ca, signs_documents, signs_certificates: None: as its place in the chain has it.
             path_length: of a CA; None: as AWS has it, one less for each step.
         """
         is_leaf = name == "leaf"
         is_ca = not is_leaf if is_ca is None else is_ca
         signs_documents = is_leaf if signs_documents is None else signs_documents
+        signs_certificates = is_ca if signs_certificates is None else signs_certificates
         if is_ca and path_length is None and name in AUTHORITIES[1:]:
             path_length = len(AUTHORITIES) - 1 - AUTHORITIES.index(name)
         not_before, not_after = getattr(self.validities, name)
@@ -180,7 +182,7 @@ class SoftwareNitro(SoftwareAttester):
              "decipher_only"), False,
         )  # fmt: skip
         builder = builder.add_extension(
-            x509.KeyUsage(digital_signature=signs_documents, key_cert_sign=is_ca, crl_sign=is_ca, **usage),
+            x509.KeyUsage(digital_signature=signs_documents, key_cert_sign=signs_certificates, crl_sign=is_ca, **usage),
             critical=is_ca,
         )
         for extension, critical in extra:

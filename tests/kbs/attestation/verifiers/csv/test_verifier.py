@@ -13,6 +13,7 @@ import pytest
 
 from kbs.attestation.model import Binding, Endorsements, Evidence, VerifierOptions
 from kbs.attestation.verifiers import csv
+from kbs.attestation.verifiers.csv.report import EXTENDED_MAGIC, parse
 from kbs.client.attesters.csv import ANONCE, SoftwareCsv, masked
 from kbs.client.attesters.event_log import ACTION, confidential_boot
 from kbs.client.attesters.hygon import CEK, INVALID, OCA, PEK, csv_certificate
@@ -324,6 +325,20 @@ def test_v1_covers_no_log() -> None:
 def test_without_a_log_there_are_no_claims_of_one() -> None:
     found = claims(CHIPS[2].evidence(NONCE, log=None))
     assert not {"uefi_event_logs", "event_log"} & set(found)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_empty_challenge_is_no_challenge(version: int) -> None:
+    """Zeros in the report would be right for it, and zeros are what a report has that answers nothing."""
+    with pytest.raises(BindingMismatch):
+        claims(CHIPS[version].evidence(b""), binding=Binding(b""))
+
+
+@pytest.mark.parametrize("size", [0, 0x490, 4095, 4097])
+def test_a_report_is_one_page(size: int) -> None:
+    for magic, flags in ((bytes(16), 0), (EXTENDED_MAGIC, 1), (EXTENDED_MAGIC, 3)):
+        with pytest.raises(EvidenceMalformed):
+            parse(magic, flags, bytes(size))
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])

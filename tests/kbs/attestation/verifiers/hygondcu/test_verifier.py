@@ -102,6 +102,8 @@ WRONG: dict[str, tuple[type[EvidenceRejected], Callable[[], Any]]] = {
     "no report": (EvidenceMalformed, lambda: {"attestation_reports": []}),
     "too many": (EvidenceMalformed, lambda: {"attestation_reports": [{}] * 65}),
     "no list": (EvidenceMalformed, lambda: {"attestation_reports": {}}),
+    "a number": (EvidenceMalformed, lambda: {"attestation_reports": 1}),
+    "reports by name": (EvidenceMalformed, lambda: {"attestation_reports": {"a": DEVICES.report("CHIP1", NONCE)}}),
     "one that is none": (EvidenceMalformed, lambda: {"attestation_reports": [DEVICES.report("CHIP1", NONCE), None]}),
     "r of zero": (
         SignatureInvalid,
@@ -115,6 +117,11 @@ def test_one_bad_report_refuses_all(name: str) -> None:
     expected, make = WRONG[name]
     with pytest.raises(expected):
         claims(make())
+
+
+def test_an_empty_challenge_is_no_challenge() -> None:
+    with pytest.raises(BindingMismatch):
+        claims(DEVICES.evidence(b""), binding=Binding(b""))
 
 
 def test_without_certificates_of_every_chip_it_is_refused() -> None:

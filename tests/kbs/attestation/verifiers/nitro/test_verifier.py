@@ -305,6 +305,15 @@ def test_one_second_past_each_validity(part: str) -> None:
             verifier.verify(evidence, Endorsements(), Binding(DIGEST), moment)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"is_ca": True, "signs_certificates": False}, {"signs_certificates": True}, {"signs_documents": False}],
+)
+def test_a_leaf_that_may_do_anything_else_signs_no_document(changes: dict[str, Any]) -> None:
+    with pytest.raises(ChainInvalid, match="sign"):
+        verify(members={"certificate": ENCLAVE.certificate(**changes)})
+
+
 def test_a_chain_that_was_right_is_remembered_and_one_that_was_not_is_not() -> None:
     verifier = nitro.build(VerifierOptions({}, ENCLAVE.anchors))
     certificate = ENCLAVE.certificate()
@@ -376,7 +385,9 @@ def test_registers_of_both_kinds() -> None:
         verify(INSTANCE, members={"pcrs": {0: b"\1" * 48}})
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x80", b"\xff", b"\xbf", b"\xa1\x01\x02", b"\xa2\x61a\x01\x61a\x02"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\0", b"\xf6", b"\x61a", b"\x80", b"\xff", b"\xbf", b"\xa1\x01\x02", b"\xa2\x61a\x01\x61a\x02"]
+)
 def test_what_is_no_document(payload: bytes) -> None:
     header = cbor2.dumps({1: -35})
     body = cbor2.dumps([header, {}, payload, bytes(96)])
