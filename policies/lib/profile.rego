@@ -42,7 +42,7 @@ vector(table, facts) := object.union(silent, graded) if {
 	table.hardware
 	graded := {rule: worth(group, object.get(group, "scale", scales[rule]), facts) | some rule, group in table}
 	count(graded) == count(table)
-} else := refused
+} else := object.union(refused, {rule: scales[rule][2] | some rule, _ in table})
 
 worth(group, scale, facts) := grade(group, scale) if {
 	every check in object.get(group, "also", []) {
