@@ -128,10 +128,11 @@ def _is_surely_small(data: bytes, limits: Limits) -> bool:
 
     It also asks that no colon is written as an escape: then strings hold the same colons when written again.
     """
+    size = len(data)
     return (
-        len(data) < limits.tokens  # each token but one has an octet of its own
-        and data.count(b"[") + data.count(b"{") <= limits.depth
-        and b"0" * (limits.digits + 1) not in data.translate(_NUMERIC)
+        size < limits.tokens  # each token but one has an octet of its own
+        and (size <= limits.depth or data.count(b"[") + data.count(b"{") <= limits.depth)
+        and (size <= limits.digits or b"0" * (limits.digits + 1) not in data.translate(_NUMERIC))
         and not (b"\\" in data and b"\\u003" in data)  # the search for one byte is much the faster
     )
 

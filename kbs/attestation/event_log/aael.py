@@ -49,7 +49,7 @@ def parse(text: str) -> Entry:
         raise ValueError("not `domain operation content`")
     if _CONTROL.search(text):
         raise ValueError("control characters in a line of the runtime log")
-    return Entry(domain, operation, _content(content))
+    return tuple.__new__(Entry, (domain, operation, _content(content)))  # there may be thousands
 
 
 def _content(text: str) -> Json:

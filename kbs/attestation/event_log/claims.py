@@ -43,16 +43,19 @@ def entry(event: Event, algorithm: Algorithm) -> dict[str, Json]:
     name, decode, hashes_data = EVENT_TYPES.get(number) or unknown_type(number)
     details: dict[str, Json] = {}
     parsed = False
-    covers = UNKNOWN if number in _HASHED_IN_PART else _covered(number, data, digest, algorithm)
+    in_part = number in _HASHED_IN_PART
+    covers = UNKNOWN
+    if not in_part:
+        covers = WHOLE if algorithm.hash(data) == digest else _covered_tagged(number, data, digest, algorithm)
     if decode is not None and (covers is WHOLE or not hashes_data):
         try:
             details = decode(data)
             parsed = True
         except ValueError:
             pass  # not of the form: the event stays, and says that it is not parsed
-    if number in _HASHED_IN_PART:
-        covers = (parsed and _covered_part(number, data, digest, algorithm)) or _covered(
-            number, data, digest, algorithm
+    if in_part:
+        covers = (parsed and _covered_part(number, data, digest, algorithm)) or (
+            WHOLE if algorithm.hash(data) == digest else UNKNOWN
         )
     elif covers is not WHOLE and "data" in details:  # the agent hashes all of its event
         details, parsed = {}, False
@@ -78,10 +81,8 @@ def unverified_entry(event: Event, algorithm: Algorithm) -> dict[str, Json]:
     }
 
 
-def _covered(number: int, data: bytes, digest: bytes, algorithm: Algorithm) -> str:
-    """What a digest covers that firmware takes of all data, or of a tagged event's payload."""
-    if algorithm.hash(data) == digest:
-        return WHOLE
+def _covered_tagged(number: int, data: bytes, digest: bytes, algorithm: Algorithm) -> str:
+    """What a digest covers that is not that of all data: a tagged event's payload, or nobody knows what."""
     if number == EV_EVENT_TAG and algorithm.hash(data[_TAGGED_HEAD:]) == digest:
         return "tagged_data"
     return UNKNOWN

@@ -84,7 +84,8 @@ def replay(
         recomputed[index] += 1
         details = entry["details"]
         if "data" in details and details.get("unicode_name") == TAG_NAME and entry["digest_matches_event"]:
-            runtime.append(RuntimeEvent(index, **details["data"]))
+            said = details["data"]
+            runtime.append(RuntimeEvent(index, said["domain"], said["operation"], said["content"]))
         elif kind == EV_EFI_VARIABLE_DRIVER_CONFIG and index == secure_boot_register and index not in separated:
             secure_boot += _secure_boot(details)
     spoken = Counter(event.register for event in runtime)
