@@ -71,6 +71,7 @@ from kbs.tokens.trust import DEFAULT_ISSUER, Trust, TrustedIssuer, TrustedKey, o
 from kbs.web import administration, guest, public
 from kbs.web.administration.candidates import CandidateRoutes
 from kbs.web.administration.policies import PolicyRoutes
+from kbs.web.administration.policy_tools import PolicyToolRoutes
 from kbs.web.administration.references import ReferenceRoutes
 from kbs.web.administration.resources import ResourceRoutes
 from kbs.web.administration.service import ServiceRoutes
@@ -155,9 +156,10 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
     store = SealedStore(_raw_store(data, settings), sealing)
     handshake_store = _handshake_store(data, settings, sealing)
     engine = _engine(settings, clock)
+    compiler = _compiler(settings, clock)
     policies = PolicyStore(
         store,
-        _compiler(settings, clock),
+        compiler,
         Shipped.load(),
         policy_set=settings.policy.set,
         scopes=Scopes(settings.policy.tenants),
@@ -232,6 +234,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
                 candidates=CandidateRoutes(
                     policies, candidates, WhatIf(policies, engine, inputs, references, clock), inputs, clock
                 ),
+                tools=PolicyToolRoutes(policies, compiler, engine),
                 references=ReferenceRoutes(references, clock),
                 resources=ResourceRoutes(resource) if isinstance(resource, ResourcePlugin) else None,
                 plugins=plugins,

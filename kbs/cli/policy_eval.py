@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from kbs import strict_json
-from kbs.attestation.appraisal import status
+from kbs.admin.policy_evaluation import evaluate
 from kbs.attestation.cases import (
     Case,
     DefaultPolicies,
@@ -30,7 +29,7 @@ from kbs.cli.output import click_echo, console, print_json, print_table, printab
 from kbs.cli.policy_files import PolicyFile, compiler, policy_files, tool_options, workbench
 from kbs.clock import system_clock
 from kbs.extensions import load
-from kbs.policy.engine import Finding, Policy, PolicyKind
+from kbs.policy.engine import Policy, PolicyKind
 from kbs.policy.outcome import resource_input
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
@@ -79,7 +78,7 @@ def eval_command(
         values = object_of(reference_values)
     request = {"plugin": plugin, "resource-path": resource.split("/"), "query": {}}
     policy = _policy(file, opa)
-    answer = _evaluate(policy, claims, values, request)
+    answer = evaluate(WasmEngine(system_clock), policy, claims, values, request)
     if trace:
         answer["trace"] = _trace(file, opa, claims, values, request)
     if as_json:
@@ -93,23 +92,6 @@ def _policy(file: PolicyFile, opa: Path | None) -> Policy:
     shipped = Shipped.load()
     name = shipped.recognise(file.kind, file.text)
     return shipped.policy(name) if name is not None else compiler(opa).compile(file.kind, file.text).policy
-
-
-def _evaluate(policy: Policy, claims: Json, values: Mapping[str, Json], request: Mapping[str, Json]) -> dict[str, Any]:
-    engine = WasmEngine(system_clock)
-    encoded = strict_json.encode(claims)
-    found: dict[str, Any] = {"kind": policy.kind.value, "policy": policy.digest, "origin": policy.origin}
-    findings: Sequence[Finding]
-    if policy.kind is PolicyKind.EVIDENCE:
-        references = fixed_snapshot(values)
-        verdict = engine.appraise(policy, encoded, references)
-        found["status"] = status(verdict.trust_claims).value
-        found |= {"trust_claims": dict(verdict.trust_claims), "extensions": dict(verdict.extensions)}
-        findings = engine.explain_appraisal(policy, encoded, references)
-    else:
-        found["allow"] = engine.authorize(policy, encoded, request)
-        findings = engine.explain_authorization(policy, encoded, request)
-    return {**found, "findings": [asdict(each) for each in findings]}
 
 
 def _trace(

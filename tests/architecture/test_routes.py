@@ -69,6 +69,8 @@ RIGHT: dict[tuple[str, str], tuple[str, bytes, int]] = {
     ("GET", ONE + "/candidate"): (GLOBAL + "/candidate", b"", 200),
     ("POST", ONE + "/candidate/activate"): (GLOBAL + "/candidate/activate", b'{"digest":"00"}', 404),
     ("DELETE", ONE + "/candidate"): (GLOBAL + "/candidate", b"", 200),
+    ("POST", V0 + "admin/policy-tools/lint"): (V0 + "admin/policy-tools/lint", b"{}", 400),
+    ("POST", V0 + "admin/policy-tools/eval"): (V0 + "admin/policy-tools/eval", b"{}", 400),
     ("DELETE", ONE): (V0 + "admin/policies/resource/path:a", b"", 200),
     ("POST", V0 + "reference-value/**"): (V0 + "reference-value", reference_message({"svn": ["1"]}), 200),
     ("GET", V0 + "reference-value/**"): (V0 + "reference-value/svn", b"", 200),

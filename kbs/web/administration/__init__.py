@@ -9,6 +9,7 @@ from kbs.plugins.model import Access as PluginAccess
 from kbs.plugins.model import Plugin
 from kbs.web.administration.candidates import CandidateRoutes
 from kbs.web.administration.policies import PolicyRoutes
+from kbs.web.administration.policy_tools import PolicyToolRoutes
 from kbs.web.administration.references import ReferenceRoutes
 from kbs.web.administration.resources import ResourceRoutes, plugin_handler
 from kbs.web.administration.service import ServiceRoutes
@@ -19,6 +20,7 @@ def routes(
     *,
     policies: PolicyRoutes,
     candidates: CandidateRoutes,
+    tools: PolicyToolRoutes,
     references: ReferenceRoutes,
     resources: ResourceRoutes | None,
     plugins: Mapping[str, Plugin],
@@ -34,6 +36,9 @@ def routes(
     )
     yield _read("/kbs/v0/admin/policies", Permission.POLICY_READ, policies.list_all)
     yield from _policy_routes(policies, candidates)
+    # they change nothing, yet are POSTs: they bring a text
+    yield _change("POST", "/kbs/v0/admin/policy-tools/lint", Permission.POLICY_WRITE, tools.lint, "admin.read")
+    yield _change("POST", "/kbs/v0/admin/policy-tools/eval", Permission.POLICY_WRITE, tools.evaluate, "admin.read")
     yield _read("/kbs/v0/admin/reference-values", Permission.REFERENCE_READ, references.list_all)
     yield _change(
         "DELETE",
