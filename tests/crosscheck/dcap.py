@@ -139,6 +139,12 @@ def witnesses() -> Iterator[tuple[str, DcapQuestion]]:
     yield "root expired", question_of(expired)
     yield "outer type", question_of(made, outer_type=5)
     yield "reserved TD attribute", question_of(made, fields={"td_attributes": 1 << 28 | 1 << 1})
+    yield "migratable", question_of(made, fields={"td_attributes": 1 << 28 | 1 << 29})
+    yield "relaunch", question_of(machine("tdx-5"), fields={"tee_tcb_svn": bytes((3, 0, 5)) + bytes(13)})
+    good = question_of(made)
+    yield "white space", replace(good, collateral={**good.collateral, "tcb_info": good.collateral["tcb_info"] + "\r"})
+    later = IntelValidities(pck_crl=(AT.replace(year=2027), AT.replace(year=2028)))
+    yield "list of the future", question_of(machine("tdx-4", validities=later))
     yield "profiling", question_of(made, fields={"td_attributes": 1 << 28 | 1 << 4})
     yield "root on its own list", question_of(made, {"revoked": ["root"]})
     yield "mask", question_of(made, {"qe_identity": {"attributesMask": "F0" + "FF" * 7 + "00" * 8}})
@@ -167,7 +173,11 @@ def ours(question: DcapQuestion) -> Opinion:
             check_td(parsed.body, ())
         return str(verdict.status), list(verdict.advisories)
 
-    return opinion_of(verify)
+    found = opinion_of(verify)
+    documents = (question.collateral["tcb_info"], question.collateral["qe_identity"])
+    if found.accepted and any(each != each.strip() for each in documents):
+        return replace(found, reason="white space")
+    return found
 
 
 @cache

@@ -75,6 +75,30 @@ DCAP_QVL: Final = (
         "With us a claim (`td_attributes.profiling`): the default policy never affirms it",
     ),
     Difference(
+        "migration",
+        ACCEPTED,
+        "TD migration is enabled",
+        "With us a claim (`td_attributes.migratable`): the default policy never affirms it",
+    ),
+    Difference(
+        "relaunch with a module of version 0",
+        "^accepted.*'OutOfDate",
+        "^accepted.*'TDRelaunchAdvised",
+        "It advises a relaunch after any change of module; we where the level of the TDX module was what is out of date",
+    ),
+    Difference(
+        "white space around documents",
+        "^accepted: white space",
+        "Signature is invalid for (tcb_info|qe_identity)",
+        "We verify the JSON value without the white space around it; white space inside counts for both",
+    ),
+    Difference(
+        "list of the future",
+        "EndorsementExpired: the revocation list",
+        ACCEPTED,
+        "It compares nextUpdate and not thisUpdate",
+    ),
+    Difference(
         "SEPT_VE_DISABLE",
         ACCEPTED,
         "SEPT_VE_DISABLE is not enabled",
@@ -113,7 +137,7 @@ DCAP_QVL: Final = (
 )
 
 GO_TDX_GUEST: Final = (
-    *(each for each in DCAP_QVL if each.name in ("trailing bytes", "reserved bytes")),
+    *(each for each in DCAP_QVL if each.name in ("trailing bytes", "reserved bytes", "list of the future")),
     Difference(
         "members of TCB info and QE identity",
         "(TCB info|QE identity) does not parse",
