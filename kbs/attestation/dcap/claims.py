@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kbs.attestation.dcap.evaluation import TcbVerdict
+from kbs.attestation.dcap.evaluation import Evaluation, TcbVerdict
 from kbs.attestation.dcap.pck import PckPlatform
-from kbs.attestation.dcap.verification import QuoteVerdict
 from kbs.attestation.model import Json
+
+if TYPE_CHECKING:
+    from kbs.attestation.dcap.verification import CollateralFacts, QuoteVerdict
 
 _NEVER_OUT_OF_DATE: Final = 0
 _DAY: Final = timedelta(days=1)
@@ -29,12 +31,26 @@ def collateral_claims(verdict: QuoteVerdict, at: datetime, *, waive_revocation: 
 
     `collateral_expiration_status` is always "0": collateral past its dates is refused.
     """
-    evaluation, facts = verdict.evaluation, verdict.facts
+    evaluation = verdict.evaluation
+    claims: dict[str, Json] = {**verdict.lasting_claims, "advisory_ids": list(evaluation.verdict.advisories)}
+    if evaluation.current is not None:
+        claims["advisory_ids_current"] = list(evaluation.current.advisories)
+    claims |= _out_of_date_claims(evaluation.verdict, at)
+    if waive_revocation and not verdict.is_revocation_checked:
+        claims["revocation_waived"] = True
+    if verdict.quote.trailing:
+        claims["trailing_bytes"] = verdict.quote.trailing
+    return claims
+
+
+def lasting_claims(
+    platform: PckPlatform, evaluation: Evaluation, facts: CollateralFacts, *, is_revocation_checked: bool
+) -> dict[str, Json]:
+    """Of `collateral_claims` those that are the same for a platform's next quote, at whatever time."""
     claims: dict[str, Json] = {
         **_verdict_claims(evaluation.verdict, ""),
         **({} if evaluation.current is None else _verdict_claims(evaluation.current, "_current")),
-        **_platform_claims(verdict.pck.platform),
-        **_out_of_date_claims(evaluation.verdict, at),
+        **_platform_claims(platform),
         "platform_tcb_status": str(evaluation.platform.status),
         "qe_tcb_status": str(evaluation.qe.status),
         "collateral_expiration_status": "0",
@@ -44,7 +60,7 @@ def collateral_claims(verdict: QuoteVerdict, at: datetime, *, waive_revocation: 
         "tcb_eval_num": facts.tcb_evaluation_number,
         "qe_tcb_eval_num": facts.qe_evaluation_number,
         "root_key_id": facts.root_key_id.hex(),
-        "revocation": "checked" if verdict.is_revocation_checked else "not_checked",
+        "revocation": "checked" if is_revocation_checked else "not_checked",
     }
     if evaluation.module is not None:
         claims["tdx_module_tcb_status"] = str(evaluation.module.status)
@@ -52,10 +68,6 @@ def collateral_claims(verdict: QuoteVerdict, at: datetime, *, waive_revocation: 
         claims["root_ca_crl_num"] = facts.root_crl_number
     if facts.pck_crl_number is not None:
         claims["pck_crl_num"] = facts.pck_crl_number
-    if waive_revocation and not verdict.is_revocation_checked:
-        claims["revocation_waived"] = True
-    if verdict.quote.trailing:
-        claims["trailing_bytes"] = verdict.quote.trailing
     return claims
 
 

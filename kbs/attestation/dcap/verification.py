@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from kbs.attestation.dcap.claims import lasting_claims
 from kbs.attestation.dcap.collateral import QeIdentity, Signed, TcbInfo, read_qe_identity, read_tcb_info
 from kbs.attestation.dcap.evaluation import Evaluation, check_qe, evaluate
 from kbs.attestation.dcap.pck import (
@@ -110,6 +111,7 @@ class QuoteVerdict:
 
     What the body says (debug, measurements, report data) is for the verifier of the TEE to judge.
     is_revocation_checked: both revocation lists were at hand; those at hand were always looked at.
+    lasting_claims: what is told of platform and collateral whatever the time; shared by verdicts, so never changed.
     """
 
     quote: Quote
@@ -117,6 +119,7 @@ class QuoteVerdict:
     evaluation: Evaluation
     facts: CollateralFacts
     is_revocation_checked: bool
+    lasting_claims: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ class _Established:
     evaluation: Evaluation
     facts: CollateralFacts
     is_revocation_checked: bool
+    lasting_claims: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,14 @@ class QuoteVerifier:
         check_quote_signature(quote, established.key)
         if found is None:  # not before: what is not signed could fill the memory
             self._established.put(key, established)
-        return QuoteVerdict(quote, chain, established.evaluation, established.facts, established.is_revocation_checked)
+        return QuoteVerdict(
+            quote=quote,
+            pck=chain,
+            evaluation=established.evaluation,
+            facts=facts,
+            is_revocation_checked=established.is_revocation_checked,
+            lasting_claims=established.lasting_claims,
+        )
 
     def _platform(self, quote: Quote) -> tuple[bytes, PckCa]:
         """FMSPC and PCK CA of a PCK certificate under the root, valid or not."""
@@ -248,23 +259,20 @@ class QuoteVerifier:
         # 10 to 18.
         evaluation = evaluate(chain.platform, quote.body, info, check_qe(qe_report, identity))
         validities = tuple(_validities(chain, info.signed, identity.signed, lists))
-        return _Established(
-            key=key,
-            pck=chain,
-            evaluation=evaluation,
-            facts=CollateralFacts(
-                validities=validities,
-                earliest_issue=min(each.not_before for each in validities),
-                latest_issue=max(each.not_before for each in validities),
-                earliest_expiration=min(each.not_after for each in validities),
-                tcb_evaluation_number=info.signed.evaluation_number,
-                qe_evaluation_number=identity.signed.evaluation_number,
-                root_key_id=self._root_key_id,
-                root_crl_number=None if lists.root is None else lists.root.number,
-                pck_crl_number=None if lists.pck is None else lists.pck.number,
-            ),
-            is_revocation_checked=lists.root is not None and lists.pck is not None,
+        facts = CollateralFacts(
+            validities=validities,
+            earliest_issue=min(each.not_before for each in validities),
+            latest_issue=max(each.not_before for each in validities),
+            earliest_expiration=min(each.not_after for each in validities),
+            tcb_evaluation_number=info.signed.evaluation_number,
+            qe_evaluation_number=identity.signed.evaluation_number,
+            root_key_id=self._root_key_id,
+            root_crl_number=None if lists.root is None else lists.root.number,
+            pck_crl_number=None if lists.pck is None else lists.pck.number,
         )
+        is_checked = lists.root is not None and lists.pck is not None
+        lasting = lasting_claims(chain.platform, evaluation, facts, is_revocation_checked=is_checked)
+        return _Established(key, chain, evaluation, facts, is_checked, lasting)
 
     def _root_list(self, data: bytes | None) -> RevocationList | None:
         return None if data is None else self._list(data, self._root)
