@@ -72,7 +72,7 @@ class ReplayedLog:
     claims: `uefi_event_logs`, the entries of quoted registers in their order; `kbs.attestation.event_log.claims`.
     unverified: entries of the same form that no quoted register covers, whatever they say.
     runtime_events: events of the attestation agent, in their order.
-    registers: one for each quoted register, ascending.
+    registers: one for each quoted register that is not `unlogged`, ascending.
     unlogged: quoted registers that were extended and of which the log says nothing, ascending.
     secure_boot: UEFI variable SecureBoot as measured before the operating system ran; None: not measured, or not once.
     """

@@ -94,7 +94,9 @@ def replay(
         unverified=unverified,
         runtime_events=tuple(runtime),
         registers=tuple(
-            RegisterLog(index, counts[index], recomputed[index], spoken[index]) for index in sorted(quoted)
+            RegisterLog(index, counts[index], recomputed[index], spoken[index])
+            for index in sorted(quoted)
+            if index not in unlogged  # no events of it would look like none that are wrong
         ),
         unlogged=unlogged,
         secure_boot=secure_boot[0] if len(secure_boot) == 1 and secure_boot_register in separated else None,

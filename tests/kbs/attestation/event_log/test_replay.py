@@ -87,6 +87,7 @@ def test_a_register_without_events_has_to_be_zero() -> None:
         ccel.replay(log.to_bytes(), registers)
     replayed = ccel.replay(log.to_bytes(), registers, may_be_unlogged=[4])
     assert replayed.unlogged == (4,)
+    assert [each.index for each in replayed.registers] == [1, 2, 3], "no events of it are not events without fault"
     assert ccel.replay(log.to_bytes(), log.rtmrs(), may_be_unlogged=[4]).unlogged == ()
 
 
