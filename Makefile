@@ -9,10 +9,10 @@ OPA_DIR := $(VENV)/opa
 FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test mutations crosscheck check bench vectors policies opa swtpm lock fuzz clean
+.PHONY: help demo test mutations crosscheck check bench bench-policy vectors policies policy-corpus opa swtpm lock fuzz clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 
 $(READY): requirements.lock requirements-fast.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
@@ -60,6 +60,12 @@ opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw
 
 swtpm:  ## install swtpm from the distribution (root or sudo): a real TPM for the tests
 	@.ci/swtpm
+
+policy-corpus: $(READY)  ## both policy engines over all policies, claims and mutations (needs opa); CORPUS="--mutations 50"
+	@$(BIN)/python -m tests.policy_corpus $(CORPUS)
+
+bench-policy: $(READY)  ## a decision in process and by an OPA server, in P-256 verifications
+	@$(BIN)/python -m tests.bench.policy $(BENCH)
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
