@@ -334,6 +334,12 @@ def test_members_that_nobody_knows_are_not_looked_at() -> None:
     assert OPEN.verify({**GOOD, "extra": [1], "runtime_data_digest": "x"}) == OPEN.verify(GOOD)
 
 
+@pytest.mark.parametrize("body", [None, [], [GOOD], "", "evidence", 7, True, b""])
+def test_what_is_no_evidence(body: Any) -> None:
+    with pytest.raises(EvidenceMalformed):
+        OPEN.verify(body)
+
+
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize(
     "spoil",
