@@ -1,4 +1,4 @@
-"""The README's first secret, run as it stands against a real broker: what people see is what it says."""
+"""What the README has people type, run as it stands against a real broker: what they see is what it says."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _VARYING = (
 )
 
 
-def _steps() -> list[tuple[str, str]]:
+def _steps(heading: str) -> list[tuple[str, str]]:
     """Each script with the output that follows it; a script without one says nothing worth showing."""
-    section = text_of(ROOT / "README.md").split("\n## A first secret\n")[1].split("\n## ")[0]
+    section = text_of(ROOT / "README.md").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     found = blocks(section)
     pairs = zip(found, [*found[1:], Block("", "")], strict=True)
     return [(block.text, after.text if after.kind == "text" else "") for block, after in pairs if block.kind == "sh"]
@@ -56,9 +56,15 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.server
 @pytest.mark.enable_socket
-def test_the_first_secret_goes_as_the_readme_says(tmp_path: Path, environment: dict[str, str]) -> None:
-    steps = _steps()
-    assert len(steps) == 4
+@pytest.mark.parametrize(
+    ("heading", "blocks_of_commands", "folder"),
+    [("A first secret", 4, "first-kbs"), ("Try any TEE without hardware", 2, "any-tee")],
+)
+def test_it_goes_as_the_readme_says(
+    heading: str, blocks_of_commands: int, folder: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    steps = _steps(heading)
+    assert len(steps) == blocks_of_commands
     ids: dict[str, str] = {}
     groups: list[int] = []
     try:
@@ -79,7 +85,7 @@ def test_the_first_secret_goes_as_the_readme_says(tmp_path: Path, environment: d
                 groups.append(shell.pid)
                 shell.wait(_DEADLINE)
             told = out.read_text("utf-8")
-            assert _plain(told) == _plain(shown.replace(_HOME, str(tmp_path))), (tmp_path / "first-kbs/log").read_text()
+            assert _plain(told) == _plain(shown.replace(_HOME, str(tmp_path))), (tmp_path / folder / "log").read_text()
             ids.update(zip(_DECISION.findall(shown), _DECISION.findall(told), strict=True))
     finally:
         for group in groups:
