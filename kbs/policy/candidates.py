@@ -7,7 +7,7 @@ checked bytes active, and only while the policy is the one that the candidate wa
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from kbs.errors import NameNotAllowed, ResourceNotFound, VersionConflict
@@ -119,7 +119,7 @@ class Candidates:
         accepted = self._policies.activate(
             candidate.policy,
             policy_id,
-            change,
+            replace(change, reason=change.reason or candidate.version.reason),
             opa_version=candidate.version.opa_version,
             warnings=candidate.version.warnings,
             expected=candidate.base if expected is None else expected,
