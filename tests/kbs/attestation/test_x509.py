@@ -348,6 +348,46 @@ def test_who_may_not_sign_lists_signs_none() -> None:
         read_revocation_list(low.crl(), low.certificate)
 
 
+def tagged(tag: int, content: bytes) -> bytes:
+    """DER of less than 64 KiB."""
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([129, size]) if size < 256 else b"\x82" + size.to_bytes(2, "big")
+    return bytes([tag]) + length + content
+
+
+def without_end(crl: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The list again, signed, without nextUpdate, which no builder leaves out."""
+    body = x509.load_der_x509_crl(crl).tbs_certlist_bytes
+    at = body.index(b"\x17\x0d", body.index(b"\x17\x0d") + 1)
+    body = tagged(0x30, body[body.index(b"\x02\x01\x01") : at] + body[at + 15 :])
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
+    return tagged(0x30, body + algorithm + tagged(3, b"\0" + key.sign(body, ec.ECDSA(SHA256()))))
+
+
+def test_a_list_without_an_end_would_be_good_for_ever() -> None:
+    assert isinstance(LOW.key, ec.EllipticCurvePrivateKey)
+    endless = without_end(LOW.crl(LEAF.certificate), LOW.key)
+    assert load_crl(endless).next_update_utc is None
+    with pytest.raises(ChainInvalid, match="no end"):
+        read_revocation_list(endless, LOW.certificate)
+
+
+def test_an_issuer_with_an_unusable_key_signs_no_lists() -> None:
+    for key in (rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP256K1())):
+        weak = make("weak", key=key)
+        with pytest.raises(ChainInvalid, match="unusable key"):
+            read_revocation_list(weak.crl(), weak.certificate)
+
+
+def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kbs.attestation.x509._CACHE_SIZE", 2)
+    verifier = PathVerifier([ROOT.certificate])
+    leaves = [LOW.issue("leaf", ca=False).certificate for _ in range(4)]
+    for leaf in leaves:
+        verifier.verify(leaf, CHAIN, AT)
+    assert known(verifier) == 2
+
+
 @pytest.mark.parametrize("data", [b"", b"\x30\x00", LOW.crl()[:-1], LOW.crl() + b"\0"])
 def test_what_is_no_list_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="revocation list"):

@@ -108,6 +108,7 @@ WRONG_VCEK: dict[str, Callable[[], bytes]] = {
     "another chip's": lambda: other_vcek(hwid=bytes(range(64, 0, -1))),
     "of another TCB version": lambda: other_vcek(tcb=TcbVersion(1, 0, 1, 1)),
     "of no chip": lambda: other_vcek(hwid=b"short"),
+    "of another product's chip": lambda: other_vcek(hwid=b"\x04\x08" + bytes(8)),
 }
 
 
