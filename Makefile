@@ -9,10 +9,10 @@ OPA_DIR := $(VENV)/opa
 FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test mutations crosscheck check bench bench-policy vectors policies policy-corpus opa swtpm lock fuzz clean
+.PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy vectors policies policy-corpus opa swtpm lock fuzz clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 $(READY): requirements.lock requirements-fast.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
@@ -48,6 +48,9 @@ check: $(READY)  ## ruff, mypy --strict, import contracts, opa check and test
 
 bench: $(READY)  ## drive full handshakes and print rates; URL=… for any KBS
 	@$(BIN)/python -m tests.bench $(if $(URL),--url $(URL)) $(BENCH)
+
+bench-verifiers: $(READY)  ## what verification costs beside its floor: every CPU TEE, event logs, 1 000 guests
+	@$(BIN)/python -m tests.bench.verifiers $(BENCH)
 
 vectors: $(READY)  ## run every case file of DIR=folder; TEE=name names the folder in the report
 	@$(BIN)/kbs vectors $(DIR) $(if $(TEE),--tee $(TEE))

@@ -93,7 +93,7 @@ def subjects() -> list[Subject]:
         Subject("sgx", _steps(sgx, enclaves), ("P-256",), dcap, _dcap_qvl(sgx, "SGX", enclaves)),
         Subject("az-tdx-vtpm", _of(SoftwareAzTdx()), ("P-256", "RSA-2048")),
         Subject("tpm", _of(SoftwareTpm()), ("RSA-2048",)),
-        Subject("cca", _of(SoftwareCca()), ("P-384", "P-384")),
+        Subject("cca", _of(SoftwareCca()), ("P-384",)),
         Subject("csv", _of(SoftwareCsv(version=3)), ("SM2",)),
         Subject("se", _of(SoftwareSe()), ("HMAC-SHA-512",)),
         Subject("nitro", _of(SoftwareNitro(clock=lambda: AT)), ("P-384",)),
