@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
+from typing import Any
 
 from kbs.attestation.abridged import abridgements
 from kbs.attestation.ear import EarSettings, ear_claims
@@ -33,6 +34,8 @@ from kbs.errors import (
     ServerFault,
 )
 from kbs.handshake.cookie import CookieSealer, OpenChallenge, nonce_digest
+from kbs.policy.decisions import DecisionInput, DecisionInputs
+from kbs.policy.engine import PolicyKind
 from kbs.protocol import rcar, runtime_data
 from kbs.protocol.tee import Tee
 from kbs.storage.model import Claim, HandshakeStore
@@ -126,7 +129,9 @@ class Handshakes:
         issuer_name: str,
         clock: Clock,
         random: Callable[[int], bytes],
+        inputs: DecisionInputs,
     ) -> None:
+        self._inputs = inputs
         self._cookies = cookies
         self._store = store
         self._attestation = attestation
@@ -224,6 +229,8 @@ class Handshakes:
             fault.__cause__ = err
             return _refused(admitted, fault, settle=spend, undo=free)
 
+        self._keep_inputs(admitted.decision, attested)
+
         def settle() -> None:
             self._acceptor.remember(issued, admitted.message.tee_key)
             store.finish(identifier, issued.text)
@@ -236,6 +243,26 @@ class Handshakes:
         answer = TokenAnswer(issued.text, admitted.cookie, admitted.challenge.expires)
         event = _accepted(admitted, attested, issued)
         return Decided((event,), answer, settle=settle, undo=undo)
+
+    def _keep_inputs(self, decision: str, attested: Attested) -> None:
+        """Leave what the policies saw, for replays; nobody waits for it."""
+        references = attested.result.references_version
+        for given, appraisal in zip(attested.inputs, attested.result.appraisals, strict=True):
+            outcome: dict[str, Any] = {"status": appraisal.status.value, "vector": appraisal.vector}
+            if attested.shadow:
+                outcome["shadow"] = {given.policy_id: attested.shadow.get(appraisal.submod, {})}
+            self._inputs.keep(
+                DecisionInput(
+                    decision,
+                    PolicyKind.EVIDENCE,
+                    given.policy_id,
+                    appraisal.policy_digest,
+                    given.claims,
+                    outcome,
+                    part=appraisal.submod,
+                    references=references,
+                )
+            )
 
     def token_of(self, cookie: str | None) -> str | None:
         """The token of the finished handshake a cookie names; None for every other cookie."""
@@ -321,6 +348,7 @@ def _accepted(admitted: Admitted, attested: Attested, issued: IssuedToken) -> Ev
             for submod, findings in attested.findings.items()
             for finding in findings
         ),
+        shadow=attested.shadow,
         claims_digest=hashlib.sha256(issued.claims_json).hexdigest(),
         init_data=None if admitted.init_data is None else admitted.init_data.digest.hex(),
         key=admitted.message.tee_key.thumbprint,
