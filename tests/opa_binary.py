@@ -45,10 +45,11 @@ def opa_socket(opa: Path) -> Iterator[Path]:
         server.wait()
 
 
-def start_opa(opa: Path, path: Path) -> subprocess.Popen[bytes]:
-    """Start a server on a Unix socket and wait until it listens."""
+def start_opa(opa: Path, path: Path, *, also: str | None = None) -> subprocess.Popen[bytes]:
+    """Start a server on a Unix socket and wait until it listens. also: an address of the form host:port beside it."""
+    addresses = ["--addr", f"unix://{path}", *(("--addr", also) if also else ())]
     server = subprocess.Popen(
-        [opa, "run", "--server", "--addr", f"unix://{path}", "--unix-socket-perm", "600", "--log-level", "error"],
+        [opa, "run", "--server", *addresses, "--unix-socket-perm", "600", "--log-level", "error"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

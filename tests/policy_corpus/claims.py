@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kbs.attestation.model import Binding, Evidence, VerifierOptions
 from kbs.errors import EvidenceRejected
 from kbs.policy.library import policies_folder
+from kbs.protocol.tee import Tee
 from tests.fakes import case_files
 from tests.kbs.attestation.dcap.quotes import collateral, quote, time_of
 
@@ -113,12 +115,12 @@ def _case_files() -> Iterator[ClaimSet]:
 
 def _real_quotes() -> Iterator[ClaimSet]:
     for name in _REAL_QUOTES:
-        tee = case_files.Tee(name.partition("/")[0])
-        verifier = case_files.FACTORIES[tee](case_files.VerifierOptions({}, None))
-        evidence = case_files.Evidence(tee, quote(name))
+        tee = Tee(name.partition("/")[0])
+        verifier = case_files.FACTORIES[tee](VerifierOptions({}, None))
+        evidence = Evidence(tee, quote(name))
         try:
             given = verifier.endorsements_from(evidence, collateral(name))
-            verified = verifier.verify(evidence, given, case_files.Binding(None), time_of(name))
+            verified = verifier.verify(evidence, given, Binding(None), time_of(name))
         except EvidenceRejected as err:
             raise AssertionError(f"{name}: {err}") from err
         for each in verified:

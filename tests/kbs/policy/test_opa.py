@@ -232,3 +232,52 @@ def test_a_server_that_lost_one_version_only_gets_it_again(opa_socket: Path) -> 
     OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{root.name}/kbs/reference/{root.versions[-1]}")
     assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
     assert json.dumps(root.versions)
+
+
+def free_port() -> int:
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        port: int = probe_socket.getsockname()[1]
+        return port
+
+
+@pytest.mark.opa
+@pytest.mark.server
+@pytest.mark.enable_socket
+def test_brokers_share_one_server_over_tcp_and_unix_socket(opa: Path, folder: Path) -> None:
+    """Several brokers, their own reference values under the same name, asked at once: nobody gets another's answer."""
+    path, port = folder / "s", free_port()
+    server = start_opa(opa, path, also=f"127.0.0.1:{port}")
+    try:
+        engines = [
+            OpaEngine(OpaLink(settings))
+            for settings in (
+                OpaServerSettings(socket=path, timeout=20),
+                OpaServerSettings(port=port, timeout=20),
+                OpaServerSettings(port=port, timeout=20),
+            )
+        ]
+        wrong: list[str] = []
+
+        def ask(number: int) -> None:
+            asked = document({"trust_claims": {"hardware": number}, "ask": "id"})
+            for turn in range(5):
+                values = snapshot({"id": [number, turn % 2]}, version="same")
+                verdict = engines[number].appraise(EVIDENCE, asked, values)
+                if (verdict.trust_claims, verdict.extensions) != (
+                    {"hardware": number},
+                    {"reference": [number, turn % 2]},
+                ):
+                    wrong.append(f"{number} {turn} {verdict}")
+                if engines[number].authorize(RESOURCE, document({"answer": number == 1}), REQUEST) != (number == 1):
+                    wrong.append(f"{number} {turn} allow")
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(engines))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+    finally:
+        server.kill()
+        server.wait()
