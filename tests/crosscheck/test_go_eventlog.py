@@ -90,6 +90,7 @@ def witnesses() -> Iterator[tuple[str, LogQuestion]]:
     yield "zeros behind the end", LogQuestion(log + bytes(40), registers, "sha384", True)
     first = log[:20] + b"\1" + log[21:]
     yield "first event", LogQuestion(first, registers, "sha384", True)
+    yield "minor version", LogQuestion(log[:52] + b"\2" + log[53:], registers, "sha384", True)
     yield "entry without a digest", LogQuestion(log + b"\0\0\0\0\3" + bytes(11), registers, "sha384", True)
     yield "extended without an event", LogQuestion(log, registers | {4: b"\1" * 48}, "sha384", True)
 
