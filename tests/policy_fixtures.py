@@ -2,7 +2,8 @@
 
 `policies/fixtures/<tee>.json` holds, by name, what policies see of one TEE: verified by the real verifiers from case
 files of tests/vectors and from software attesters. `references.json` holds values under which `good` is affirming,
-`tokens.json` what relying parties see, `claims.json` every member that occurs. test_fixtures.py compares.
+`tokens.json` what relying parties see, `claims.json` every member that occurs; `policies/schemas` says the same as JSON
+Schema. test_fixtures.py compares.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from kbs.protocol.tee import Tee
 from tests.fakes.case_files import FACTORIES
 
 FOLDER: Final = policies_folder() / "fixtures"
+SCHEMAS: Final = policies_folder() / "schemas"
 AT: Final = datetime(2026, 6, 15, 12, tzinfo=UTC)
 RUNTIME_DATA: Final = {
     "nonce": "bm9uY2Ugb2YgYSBjaGFsbGVuZ2UsIDMyIG9jdGV0cyE=",
@@ -210,6 +212,66 @@ def _merged(one: Any, other: Any) -> Any:
     return {name: _merged(one.get(name, {}), other.get(name, {})) for name in {**one, **other}}
 
 
+def schemas(files: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON Schemas of the two input documents, for editors and `opa check --schema`, from the documents themselves."""
+    anything: dict[str, Any] = {}
+    evidence = dict.fromkeys(("report_data", "init_data", "init_data_claims", "runtime_data_claims"), anything)
+    tees: dict[str, Any] = {tee.value: anything for tee in _WITHOUT_VERIFIER}
+    for tee in Tee:
+        for document in files.get(f"{tee}.json", {}).values():
+            tees[tee.value] = _both(tees.get(tee.value), _schema(document[tee]))
+    appraisal = {
+        "ear.status": {"type": "string"},
+        "ear.trustworthiness-vector": {"type": "object", "additionalProperties": {"type": "number"}},
+        "ear.veraison.annotated-evidence": _object({**evidence, **tees}),
+    }
+    submodule = {"type": "object", "properties": appraisal}  # policies may add extensions
+    # OPA looks into named members only; those of devices are of any form.
+    submods = {"type": "object", "properties": {"cpu0": submodule}, "additionalProperties": {"type": "object"}}
+    members = dict.fromkeys(next(iter(files["tokens.json"].values()))["good"], anything)
+    token = _object({**members, "submods": submods})
+    return {
+        "evidence-input.json": {**_HEAD, "title": "Input of an evidence policy", **_object({**evidence, **tees})},
+        "resource-input.json": {**_HEAD, "title": "Input of a resource policy", **token},
+    }
+
+
+_HEAD: Final = {"$schema": "http://json-schema.org/draft-07/schema#"}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _schema(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return _object({name: {} if name in _OPEN else _schema(member) for name, member in value.items()})
+    if isinstance(value, list):
+        items: dict[str, Any] | None = None
+        for each in value:
+            items = _both(items, _schema(each))
+        return {"type": "array", "items": items or {}}
+    if value is None:
+        return {}
+    return {"type": "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"}
+
+
+def _both(one: dict[str, Any] | None, other: dict[str, Any]) -> dict[str, Any]:
+    """A schema that both kinds of values meet; of different types: any value."""
+    if one is None or one == other:
+        return other
+    if one.get("type") != other.get("type"):
+        return {}
+    if one.get("type") == "array":
+        return {"type": "array", "items": _both(one["items"], other["items"])}
+    if one.get("type") != "object":
+        return one
+    names = {**one["properties"], **other["properties"]}
+    return _object(
+        {name: _both(one["properties"].get(name), other["properties"].get(name) or names[name]) for name in names}
+    )
+
+
 def encoded(document: Any) -> bytes:
     """As the files stand in the repository."""
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
@@ -218,8 +280,12 @@ def encoded(document: Any) -> bytes:
 def main(write: Callable[[Path, bytes], object] = Path.write_bytes) -> None:
     """Write every file."""
     FOLDER.mkdir(exist_ok=True)
-    for name, document in make().items():
+    SCHEMAS.mkdir(exist_ok=True)
+    files = make()
+    for name, document in files.items():
         write(FOLDER / name, encoded(document))
+    for name, document in schemas(files).items():
+        write(SCHEMAS / name, encoded(document))
 
 
 if __name__ == "__main__":

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kbs.attestation.appraisal import tier
+from kbs.policy.engine import PolicyKind
+from kbs.policy.library import modules, policies_folder
 from kbs.policy.lint.claims import Catalogue, Unknown, catalogue
+from kbs.policy.opa_command import OpaCommand, write_modules
 from kbs.policy.workbench import fixture_data
 from kbs.protocol.tee import Tee
 from tests import policy_fixtures
 
 MADE = policy_fixtures.make()
+SCHEMAS = policy_fixtures.schemas(MADE)
 WITH_FIXTURES = set(Tee) - {Tee.NVIDIA, Tee.NVIDIA_DPU}
 
 
@@ -21,6 +27,47 @@ WITH_FIXTURES = set(Tee) - {Tee.NVIDIA, Tee.NVIDIA_DPU}
 def test_committed_files_are_true(name: str) -> None:
     committed = (policy_fixtures.FOLDER / name).read_bytes()
     assert committed == policy_fixtures.encoded(MADE[name]), "python -m tests.policy_fixtures writes them anew"
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_committed_schemas_are_true(name: str) -> None:
+    committed = (policy_fixtures.SCHEMAS / name).read_bytes()
+    assert committed == policy_fixtures.encoded(SCHEMAS[name]), "python -m tests.policy_fixtures writes them anew"
+
+
+@pytest.mark.opa
+@pytest.mark.parametrize(
+    "name", ["evidence/cpu", "evidence/upstream/cpu", "resource/affirming", "resource/sample-demo"]
+)
+def test_shipped_policies_fit_the_schemas(opa: Path, name: str) -> None:
+    text = (policies_folder() / f"{name}.rego").read_text()
+    assert _checked(opa, PolicyKind(name.split("/")[0]), text) == (0, "")
+
+
+@pytest.mark.opa
+@pytest.mark.parametrize(
+    ("kind", "body", "place"),
+    [
+        ("evidence", "trust_claims := {} if input.snp.mesurement", "policy.rego:3"),
+        ("evidence", "trust_claims := {} if input.snpp", "policy.rego:3"),
+        ("evidence", 'trust_claims := {} if input.snp.vmpl.x == "0"', "policy.rego:3"),
+        ("resource", 'allow if input.submods.cpu0["ear.veraison.annotated-evidence"].snp.mesurement', "policy.rego:3"),
+        ("resource", "allow if input.submod", "policy.rego:3"),
+    ],
+)
+def test_schemas_find_misspelt_claims(opa: Path, kind: str, body: str, place: str) -> None:
+    code, said = _checked(opa, PolicyKind(kind), f"package policy\n\n{body}\n")
+    assert code != 0
+    assert place in said
+
+
+def _checked(opa: Path, kind: PolicyKind, text: str) -> tuple[int, str]:
+    with tempfile.TemporaryDirectory() as name:
+        files = write_modules(Path(name), modules(kind), text)
+        schema = policy_fixtures.SCHEMAS / f"{kind}-input.json"
+        own = [each for each in files if kind is PolicyKind.EVIDENCE or "wrapper" not in each]
+        done = OpaCommand(opa).run(["check", "--schema", str(schema), *own], Path(name))
+        return done.code, done.stderr
 
 
 def test_there_are_no_others() -> None:
