@@ -88,7 +88,7 @@ class House:
     """One broker with one secret under the default policies, and the vendors it believes in."""
 
     broker: BrokerUnderTest
-    folder: Path
+    root: TestRoot
     _machines: dict[Tee, SoftwareAttester] = field(default_factory=dict)
     _strangers: dict[Tee, SoftwareAttester] = field(default_factory=dict)
 
@@ -101,26 +101,27 @@ class House:
             vendors(data)
         clock = StoppedClock()
         broker = BrokerUnderTest(data, Edge.ASGI, settings={**_SETTINGS, **settings}, clock=clock)
-        house = cls(broker, data / NAME)
+        house = cls(broker, TestRoot(data / NAME))
         token = broker.token_for("admin")
         assert broker.admin("POST", "resource/default/key/1", SECRET, token=token).status == 200
         return house
 
-    def with_other_endorsements(self, data: Path, items: Mapping[str, bytes]) -> House:
-        """A copy with the same approvals, in which vendors served nothing but these."""
+    def with_other_endorsements(self, data: Path, tee: Tee, items: Mapping[str, bytes]) -> House:
+        """A copy with the same approvals that takes one TEE, for which its vendor served nothing but these."""
         shutil.copytree(self.broker.data, data, ignore=shutil.ignore_patterns("cache"))
         offline = data / "offline"
         for name, item in items.items():
             (offline / name).parent.mkdir(parents=True, exist_ok=True)
             (offline / name).write_bytes(item)
-        settings = {**_SETTINGS, "KBS__ENDORSEMENTS__OFFLINE": str(offline)}
-        broker = BrokerUnderTest(data, Edge.ASGI, settings=settings, clock=StoppedClock(self.broker.clock.now))
-        return House(broker, data / NAME)
+        settings = {"KBS__ENDORSEMENTS__OFFLINE": str(offline), "KBS__ATTESTATION__TEES": f'["{tee}"]'}
+        clock = StoppedClock(self.broker.clock.now)
+        broker = BrokerUnderTest(data, Edge.ASGI, settings={**_SETTINGS, **settings}, clock=clock)
+        return House(broker, TestRoot(data / NAME))
 
     def machine(self, tee: Tee) -> SoftwareAttester:
         """The one that the broker believes."""
         if tee not in self._machines:
-            self._machines[tee] = self.on_time(SOFTWARE_ATTESTERS[tee](TestRoot(self.folder)))
+            self._machines[tee] = self.on_time(SOFTWARE_ATTESTERS[tee](self.root))
         return self._machines[tee]
 
     def stranger(self, tee: Tee) -> SoftwareAttester:

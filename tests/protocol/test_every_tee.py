@@ -248,7 +248,7 @@ def test_what_vendors_serve(inside: House, tee: Tee, tmp_path: Path) -> None:
             **{part: (served(inside, tee, validities=(part,)), "endorsement_expired") for part in stale_parts},
         }
     for name, (items, expected) in cases.items():
-        house = inside.with_other_endorsements(tmp_path / name, items)
+        house = inside.with_other_endorsements(tmp_path / name, tee, items)
         try:
             assert house.of(tee) == expected, name
         finally:

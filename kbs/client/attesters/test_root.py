@@ -39,6 +39,7 @@ class TestRoot:
         self._folder = folder
         self._label = label
         self._ec: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self._rsa: dict[tuple[str, int], rsa.RSAPrivateKey] = {}  # reading one checks its primes, which is slow
         self._documents: dict[str, bytes] = {}
 
     def ec(self, name: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
@@ -68,11 +69,13 @@ class TestRoot:
         """
         if self._folder is None:
             return _rsa_key(self._label, name, bits)
-        pem = self.document(f"{name}.pem", lambda: _pem(rsa.generate_private_key(65537, bits)))
-        found = load_pem_private_key(pem, None)
-        if not isinstance(found, rsa.RSAPrivateKey) or found.key_size != bits:
-            raise ValueError(f"{name} is not an RSA key of {bits} bits")
-        return found
+        if (name, bits) not in self._rsa:
+            pem = self.document(f"{name}.pem", lambda: _pem(rsa.generate_private_key(65537, bits)))
+            found = load_pem_private_key(pem, None)
+            if not isinstance(found, rsa.RSAPrivateKey) or found.key_size != bits:
+                raise ValueError(f"{name} is not an RSA key of {bits} bits")
+            self._rsa[name, bits] = found
+        return self._rsa[name, bits]
 
     def document(self, name: str, make: Callable[[], bytes]) -> bytes:
         """The bytes `name`: those of last time, or those that `make` gives now.
