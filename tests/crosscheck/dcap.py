@@ -130,6 +130,9 @@ def witnesses() -> Iterator[tuple[str, DcapQuestion]]:
     yield "date of a level", question_of(made, {"qe_identity": {"tcbLevels": bad_level}})
     without_svn = made.intel.tcb_info("TDX")["tcbLevels"][:1]
     del without_svn[0]["tcb"]["sgxtcbcomponents"][1]["svn"]
+    identities = made.intel.tcb_info("TDX")["tdxModuleIdentities"]
+    identities[0]["tcbLevels"][1]["tcb"]["isvsvn"] = 2052
+    yield "SVN of a module", question_of(made, {"tcb_info": {"tdxModuleIdentities": identities}})
     yield "absent SVN", question_of(made, {"tcb_info": {"tcbLevels": without_svn}})
     yield "reserved byte", question_of(made, qe={"reserved1": b"\1" + bytes(11)})
     for name in ("tcb_info_issuer_chain", "pck_crl_issuer_chain"):
