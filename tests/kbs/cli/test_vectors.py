@@ -58,14 +58,14 @@ def test_a_wrong_case_fails_and_says_why(run: Run, case: dict[str, Any], tmp_pat
     folder.mkdir()
     (folder / "good.json").write_text(json.dumps({**case, "case": "good"}))
     (folder / "bad.json").write_text(json.dumps({**case, "case": "bad", "report_data": "00"}))
-    (folder / "unknown.json").write_text(json.dumps({**case, "case": "unknown", "tee": "hygondcu"}))
+    (folder / "unknown.json").write_text(json.dumps({**case, "case": "unknown", "tee": "nvidia-dpu"}))
     result = run(folder)
     assert result.exit_code == 1
     bad, good, unknown, summary = result.output.splitlines()
     assert bad.startswith("WRONG  cases/bad: refused, binding_mismatch")
     assert bad.endswith("[expected to be accepted]")
     assert good.startswith("ok     cases/good: accepted")
-    assert "no verifier for it: kbs.verifiers: 'hygondcu' has 0 providers" in unknown
+    assert "no verifier for it: kbs.verifiers: 'nvidia-dpu' has 0 providers" in unknown
     assert summary == "3 cases, 2 wrong"
 
 
