@@ -1,8 +1,5 @@
 """Hash algorithms of event logs: identifiers, sizes, names, functions.
 
-A log has thousands of events of some dozen bytes each. OpenSSL takes longer to get ready than to hash these; the code
-that Python brings along (`_sha2`, before 3.12 `_sha256` and `_sha512`) does not, and is asked for what is short.
-
 Source: TCG Algorithm Registry, TPM_ALG_ID; GB/T 32905 for SM3.
 """
 
@@ -10,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives import hashes
 
@@ -33,34 +28,16 @@ class Algorithm:
     hash: Callable[[bytes], bytes]
 
 
-_SHORT: Final = 1024  # bytes; from about here on OpenSSL is as quick
-
-
-def _own(name: str) -> Callable[[bytes], Any]:
-    """Python's own implementation of a hash, or OpenSSL's where this Python was built without."""
-    for module in ("_sha2", "_sha512", "_sha256"):
-        with suppress(ImportError, AttributeError):
-            found: Callable[[bytes], Any] = getattr(import_module(module), name)
-            return found
-    return getattr(hashlib, name)  # type: ignore[no-any-return]
-
-
-_own_sha256: Final = _own("sha256")
-_own_sha384: Final = _own("sha384")
-
-
 def _sha1(data: bytes) -> bytes:
     return hashlib.sha1(data, usedforsecurity=False).digest()
 
 
 def _sha256(data: bytes) -> bytes:
-    digest: bytes = (_own_sha256 if len(data) < _SHORT else hashlib.sha256)(data).digest()
-    return digest
+    return hashlib.sha256(data).digest()
 
 
 def _sha384(data: bytes) -> bytes:
-    digest: bytes = (_own_sha384 if len(data) < _SHORT else hashlib.sha384)(data).digest()
-    return digest
+    return hashlib.sha384(data).digest()
 
 
 def _sha512(data: bytes) -> bytes:
