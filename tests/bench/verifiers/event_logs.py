@@ -1,16 +1,23 @@
-"""Event logs of growing size, of entries as small as a log of this size may have: those cost most."""
+"""Event logs of growing size: of a real guest's entries, and of entries as small as a log of this size may have, which
+cost most.
+"""
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from statistics import median
 from typing import Final
 
 from kbs.attestation.event_log import ccel
-from kbs.attestation.event_log.model import MAX_EVENTS
-from kbs.client.attesters.event_log import ACTION, IPL, VARIABLE_BOOT, SoftwareEventLog
+from kbs.attestation.event_log.algorithms import SHA384
+from kbs.attestation.event_log.model import MAX_EVENTS, Event
+from kbs.attestation.event_log.records import parse_crypto_agile
+from kbs.client.attesters.event_log import ACTION, IPL, SEPARATOR, VARIABLE_BOOT, SoftwareEventLog
 
 KIB: Final = 1 << 10
 SIZES: Final = (1 * KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1 << 20)
@@ -26,6 +33,18 @@ class Timed:
     size: int
     events: int
     milliseconds: float
+
+
+@cache
+def _guest() -> list[Event]:
+    path = Path(__file__).parents[2] / "vectors" / "eventlog" / "CCEL_data_grub_gke.gz"
+    events = parse_crypto_agile(gzip.decompress(path.read_bytes()), SHA384)
+    return [event for event in events if 1 <= event.register <= 4 and event.type != SEPARATOR]
+
+
+def _recorded(log: SoftwareEventLog, number: int) -> None:
+    event = _guest()[number % len(_guest())]
+    log.measure(event.register, event.type, event.data)
 
 
 def _actions(log: SoftwareEventLog, number: int) -> None:
@@ -45,6 +64,7 @@ def _agent(log: SoftwareEventLog, number: int) -> None:
 
 
 KINDS: Final[Mapping[str, Callable[[SoftwareEventLog, int], None]]] = {
+    "recorded": _recorded,
     "actions": _actions,
     "firmware": _firmware,
     "agent (AAEL)": _agent,

@@ -6,6 +6,7 @@ The JSON object is no more than a spelling of the report: it is turned back into
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +30,11 @@ from kbs.errors import EvidenceMalformed, EvidenceVersionUnsupported
 _MAX_CERTIFICATES: Final = 16  # a host's table holds up to five kinds, and others by UUID
 _MAX_CERTIFICATE: Final = 16 * 1024  # bytes; a real VEK has 1.4 KiB
 _to_json: Final = msgspec.json.Encoder().encode
+_LISTS: Final = (
+    ("family_id", 16), ("image_id", 16), ("report_data", 64), ("measurement", 48), ("host_data", 32),
+    ("id_key_digest", 48), ("author_key_digest", 48), ("report_id", 32), ("report_id_ma", 32), ("chip_id", 64),
+)  # fmt: skip
+_SEPARATE: Final = struct.Struct("".join(f"{size}s" for _, size in _LISTS) + 2 * f"{COMPONENT_SIZE}s")
 _VEK_TYPES: Final = {"VCEK": VekKind.VCEK, "VLEK": VekKind.VLEK}
 
 
@@ -74,31 +80,35 @@ def report_bytes(value: Any, v2_product: AmdProduct | None) -> bytes:
     # Only the TCB layout hangs on this; `parse` decides about the product again, from the bytes.
     product = product_of(family, model) if version >= 3 else v2_product or AmdProduct.MILAN
     signature = _object(_member(report, "signature"), "signature")
-    signed = BODY.pack(
+    (
+        family_id, image_id, report_data, measurement, host_data, id_key_digest, author_key_digest, report_id,
+        report_id_ma, chip_id, r, s,
+    ) = _SEPARATE.unpack(_joined(report, signature))  # fmt: skip
+    signed: bytes = BODY.pack(
         version,
         _uint(report, "guest_svn", 32),
         _uint(report, "policy", 64),
-        _bytes(report, "family_id", 16),
-        _bytes(report, "image_id", 16),
+        family_id,
+        image_id,
         _uint(report, "vmpl", 32),
         _uint(report, "sig_algo", 32),
         _tcb(report, "current_tcb", product),
         _uint(report, "plat_info", 64),
         _uint(report, "key_info", 32),
         0,
-        _bytes(report, "report_data", 64),
-        _bytes(report, "measurement", 48),
-        _bytes(report, "host_data", 32),
-        _bytes(report, "id_key_digest", 48),
-        _bytes(report, "author_key_digest", 48),
-        _bytes(report, "report_id", 32),
-        _bytes(report, "report_id_ma", 32),
+        report_data,
+        measurement,
+        host_data,
+        id_key_digest,
+        author_key_digest,
+        report_id,
+        report_id_ma,
         _tcb(report, "reported_tcb", product),
         family,
         model,
         stepping,
         bytes(21),
-        _bytes(report, "chip_id", 64),
+        chip_id,
         _tcb(report, "committed_tcb", product),
         *_firmware(report, "current"),
         *_firmware(report, "committed"),
@@ -106,8 +116,7 @@ def report_bytes(value: Any, v2_product: AmdProduct | None) -> bytes:
         _optional(report, "launch_mit_vector", 64),
         _optional(report, "current_mit_vector", 64),
     )
-    tail = _bytes(signature, "r", COMPONENT_SIZE) + _bytes(signature, "s", COMPONENT_SIZE)
-    return (signed + tail).ljust(REPORT_SIZE, b"\0")
+    return b"".join((signed, r, s)).ljust(REPORT_SIZE, b"\0")
 
 
 def _only_vek(chain: Any) -> Vek | None:
@@ -155,12 +164,27 @@ def _optional(parent: Mapping[str, Any], name: str, bits: int) -> int:
     return 0 if parent.get(name) is None else _uint(parent, name, bits)
 
 
-def _bytes(parent: Mapping[str, Any], name: str, size: int) -> bytes:
+def _joined(report: Mapping[str, Any], signature: Mapping[str, Any]) -> bytes:
+    """All members that are lists of octets, one after the other: read at once, since each check has a price."""
+    joined: list[Any] = []
+    for name, size in _LISTS:
+        joined += _list(report, name, size)
+    for name in ("r", "s"):
+        joined += _list(signature, name, COMPONENT_SIZE)
+    try:
+        return _octets(joined, "attestation_report")
+    except EvidenceMalformed:
+        for name, size in _LISTS:  # once more one by one, to say which it is
+            _octets(_list(report, name, size), name)
+        raise EvidenceMalformed("signature has an element that is not a byte") from None
+
+
+def _list(parent: Mapping[str, Any], name: str, size: int) -> list[Any]:
     value = parent.get(name)
     if not isinstance(value, list) or len(value) != size:
         _member(parent, name)
         raise EvidenceMalformed(f"{name} is not a list of {size} bytes")
-    return _octets(value, name)
+    return value
 
 
 def _octets(value: list[Any], name: str) -> bytes:
