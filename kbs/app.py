@@ -333,22 +333,31 @@ def _opa_server(policy: PolicySettings) -> OpaServerSettings:
 
 
 def _verifiers(data: Path, settings: Settings) -> dict[Tee, Verifier]:
-    attestation = settings.attestation
     found: dict[Tee, Verifier] = {}
-    for name, factory in extensions.load("kbs.verifiers", attestation.tees).items():
-        path = attestation.anchors.get(name)
-        anchors = None if path is None else _document(f"attestation.anchors.{name}", data / path)
-        options: dict[str, Any] = dict(attestation.options.get(name, {}))
-        if attestation.insecure_test_root is not None and name not in _SAMPLES:
-            setting, folder = "attestation.insecure_test_root", data / attestation.insecure_test_root
-            anchors = anchors or _document(setting, folder / f"{name}.anchors.json")
-            options = {**_document(setting, folder / f"{name}.options.json"), **options}
-        if name in attestation.allow_unchecked_revocation:
-            options["allow_unchecked_revocation"] = list(attestation.allow_unchecked_revocation)
-        if name in _SAMPLES:
-            options["enable_sample"] = attestation.insecure_sample
-        found[Tee(name)] = factory(VerifierOptions(options, anchors, data))
+    for name, factory in extensions.load("kbs.verifiers", settings.attestation.tees).items():
+        found[Tee(name)] = factory(verifier_options(data, settings, name))
     return found
+
+
+def verifier_options(data: Path, settings: Settings, name: str) -> VerifierOptions:
+    """What the verifier of one TEE is made with.
+
+    Raises:
+        ConfigInvalid: a file of anchors or options that cannot be used.
+    """
+    attestation = settings.attestation
+    path = attestation.anchors.get(name)
+    anchors = None if path is None else _document(f"attestation.anchors.{name}", data / path)
+    options: dict[str, Any] = dict(attestation.options.get(name, {}))
+    if attestation.insecure_test_root is not None and name not in _SAMPLES:
+        setting, folder = "attestation.insecure_test_root", data / attestation.insecure_test_root
+        anchors = anchors or _document(setting, folder / f"{name}.anchors.json")
+        options = {**_document(setting, folder / f"{name}.options.json"), **options}
+    if name in attestation.allow_unchecked_revocation:
+        options["allow_unchecked_revocation"] = list(attestation.allow_unchecked_revocation)
+    if name in _SAMPLES:
+        options["enable_sample"] = attestation.insecure_sample
+    return VerifierOptions(options, anchors, data)
 
 
 def _document(setting: str, path: Path) -> Mapping[str, Any]:

@@ -79,7 +79,7 @@ class Workbench:
             done = self._run_tests(Path(name), kind, upload, tests, ["--run", only] if only is not None else [])
             if isinstance(done, dict):
                 raise PolicyUnacceptable(opa_message(done, (TEXT_NAME, TESTS_NAME)))
-            return [_outcome(each) for each in done]
+            return sorted((_outcome(each) for each in done), key=lambda each: each.line)  # opa runs them side by side
 
     def cover(self, kind: PolicyKind, upload: bytes, tests: bytes) -> Coverage:
         """What of a policy its tests reach. A failing test refuses: what it covers proves nothing."""

@@ -146,7 +146,8 @@ class Broker(RuleBasedStateMachine):
         if name == "affirming":
             policies.rollback(PolicyKind.RESOURCE, RESOURCE_POLICY_ID, 0, change)
         else:  # as an upload would, without the compiler that it needs
-            policies._write(Shipped.load().policy(f"resource/{name}"), RESOURCE_POLICY_ID, change, "", None)
+            policy = Shipped.load().policy(f"resource/{name}")
+            policies.activate(policy, RESOURCE_POLICY_ID, change, opa_version="")
         self.policy = name
         seen_by_all()
 

@@ -51,7 +51,11 @@ class Site:
         self.fake = fake
         folder.mkdir(exist_ok=True)
         network = "true" if fake else "false"
-        (folder / "kbs.toml").write_text(f'attestation.tees = ["snp", "tdx"]\nendorsements.network = {network}\n')
+        (folder / "tdx.json").write_text(json.dumps(intel().anchors))
+        (folder / "kbs.toml").write_text(
+            'attestation.tees = ["snp", "tdx"]\nattestation.anchors.tdx = "tdx.json"\n'
+            f"endorsements.network = {network}\n"
+        )
         (folder / "keys").mkdir(exist_ok=True)
         self.key = Ed25519PrivateKey.generate()
         private = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
