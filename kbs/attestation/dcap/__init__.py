@@ -11,7 +11,8 @@ from kbs.attestation.dcap.claims import collateral_claims
 from kbs.attestation.dcap.quote import EnclaveReport, Quote, TdReport, parse_quote
 from kbs.attestation.dcap.roots import pinned_root, root_from_anchors
 from kbs.attestation.dcap.td import check_td, td_claims, td_of
-from kbs.attestation.dcap.verification import QuoteOptions, QuoteVerdict, QuoteVerifier
+from kbs.attestation.dcap.verdict import QuoteVerdict
+from kbs.attestation.dcap.verification import QuoteOptions, QuoteVerifier
 
 __all__ = [
     "EnclaveReport",

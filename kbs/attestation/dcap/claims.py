@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kbs.attestation.dcap.evaluation import Evaluation, TcbVerdict
 from kbs.attestation.dcap.pck import PckPlatform
+from kbs.attestation.dcap.verdict import CollateralFacts, QuoteVerdict
 from kbs.attestation.model import Json
-
-if TYPE_CHECKING:
-    from kbs.attestation.dcap.verification import CollateralFacts, QuoteVerdict
 
 _NEVER_OUT_OF_DATE: Final = 0
 _DAY: Final = timedelta(days=1)

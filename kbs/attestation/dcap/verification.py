@@ -32,6 +32,7 @@ from kbs.attestation.dcap.pck import (
 from kbs.attestation.dcap.quote import Quote, TdReport
 from kbs.attestation.dcap.remembered import Remembered
 from kbs.attestation.dcap.signatures import certified_key, check_quote_signature
+from kbs.attestation.dcap.verdict import CollateralFacts, QuoteVerdict, Validity
 from kbs.attestation.endorsements.intel import (
     ROOT_CRL,
     PckCa,
@@ -45,7 +46,6 @@ from kbs.attestation.model import EndorsementNeed, Endorsements, Json
 from kbs.attestation.x509 import PathVerifier, RevocationList, read_revocation_list, serial_number
 from kbs.errors import (
     ChainInvalid,
-    EndorsementExpired,
     EndorsementMissing,
     EvidenceMalformed,
     TcbMismatch,
@@ -63,63 +63,6 @@ class QuoteOptions:
     """
 
     minimum_evaluation_number: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """When something was issued and until when it is good."""
-
-    name: str
-    not_before: datetime
-    not_after: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CollateralFacts:
-    """What the collateral says of itself.
-
-    validities: of every certificate, list and document; the three dates beside them sum them up.
-    root_key_id: SHA-384 of the root's public key as an uncompressed point.
-    """
-
-    validities: tuple[Validity, ...]
-    earliest_issue: datetime
-    latest_issue: datetime
-    earliest_expiration: datetime
-    tcb_evaluation_number: int
-    qe_evaluation_number: int
-    root_key_id: bytes
-    root_crl_number: int | None
-    pck_crl_number: int | None
-
-    def check(self, at: datetime) -> None:
-        """Everything is valid at `at`.
-
-        Raises:
-            EndorsementExpired.
-        """
-        if self.latest_issue <= at <= self.earliest_expiration:
-            return
-        for each in self.validities:
-            if not each.not_before <= at <= each.not_after:
-                raise EndorsementExpired(f"{each.name} is outside its validity")
-
-
-@dataclass(frozen=True, slots=True)
-class QuoteVerdict:
-    """A quote under the pinned root: signatures, chain, dates, quoting enclave and TCB checked.
-
-    What the body says (debug, measurements, report data) is for the verifier of the TEE to judge.
-    is_revocation_checked: both revocation lists were at hand; those at hand were always looked at.
-    lasting_claims: what is told of platform and collateral whatever the time; shared by verdicts, so never changed.
-    """
-
-    quote: Quote
-    pck: PckChain
-    evaluation: Evaluation
-    facts: CollateralFacts
-    is_revocation_checked: bool
-    lasting_claims: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
