@@ -216,14 +216,17 @@ class FileHandshakeStore:
             self._in_segment.clear()
             self._swept = 0
             news = self._journal.news()
-        for entry in news:
-            if entry.kind == _FORGOTTEN:
-                self._swept = max(self._swept, _MOMENT.unpack_from(entry.head)[0])
-            elif entry.kind == _RELEASED:
-                self._forget(entry.key)
-            else:
-                _, expires = _ABOUT.unpack_from(entry.head)
-                self._learn(entry.key, entry.kind, expires, entry.segment, entry.offset)
+        try:
+            for entry in news:
+                if entry.kind == _FORGOTTEN:
+                    self._swept = max(self._swept, _MOMENT.unpack_from(entry.head)[0])
+                elif entry.kind == _RELEASED:
+                    self._forget(entry.key)
+                else:
+                    _, expires = _ABOUT.unpack_from(entry.head)
+                    self._learn(entry.key, entry.kind, expires, entry.segment, entry.offset)
+        except struct.error as err:
+            raise StorageUnavailable("the store is unavailable", operator_detail="a damaged record of a claim") from err
 
     def _learn(self, key: bytes, state: int, expires: int, segment: int, offset: int) -> None:
         before = self._known.get(key)
@@ -239,8 +242,7 @@ class FileHandshakeStore:
 
     def _write(self, key: bytes, state: int, expires: int, payload: bytes) -> None:
         if self._journal.is_full:
-            self._journal.roll()
-            self._journal.append(_FORGOTTEN, b"", _MOMENT.pack(self._swept))  # for who begins to read here
+            self._journal.roll(_FORGOTTEN, _MOMENT.pack(self._swept))  # for who begins to read there
         self._learn(key, state, expires, *self._journal.append(state, key, payload))
 
     def _drop(self, keys: Iterable[bytes], latest: int) -> None:

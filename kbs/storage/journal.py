@@ -173,6 +173,8 @@ class Journal:
 
     def _open_segment(self, segment: int) -> int:
         descriptor = open_private(self._path(segment), os.O_RDWR | os.O_CREAT)
+        if segment in self._open:  # of a `roll` that did not come to its end
+            os.close(self._open.pop(segment))
         self._open[segment] = descriptor
         return descriptor
 
@@ -231,9 +233,14 @@ class Journal:
 
     def append(self, kind: int, key: bytes, payload: bytes) -> tuple[int, int]:
         """Write one record; its segment and offset. All of it is written or nothing."""
-        record = _HEAD.pack(kind, len(key), len(payload)) + key + payload
         offset = self._end
-        descriptor = self._open[self._tail]
+        self._end += self._put(self._tail, offset, kind, key, payload)
+        return self._tail, offset
+
+    def _put(self, segment: int, offset: int, kind: int, key: bytes, payload: bytes) -> int:
+        """Write one record there; its size."""
+        record = _HEAD.pack(kind, len(key), len(payload)) + key + payload
+        descriptor = self._open[segment]
         try:
             written = os.pwrite(descriptor, record, offset)
             while written < len(record):  # a full disk takes a part, and says what is wrong when asked again
@@ -242,8 +249,7 @@ class Journal:
             with suppress(OSError):  # if this fails too, whoever reads next cuts it
                 os.ftruncate(descriptor, offset)
             raise self._unavailable(err) from err
-        self._end = offset + len(record)
-        return self._tail, offset
+        return len(record)
 
     @property
     def is_full(self) -> bool:
@@ -255,15 +261,16 @@ class Journal:
         """The segment that is written now."""
         return self._tail
 
-    def roll(self) -> None:
-        """Begin the next segment."""
+    def roll(self, kind: int, payload: bytes) -> None:
+        """Begin the next segment with a record, which is there before anything leads to it."""
         try:
             successor = self._open_segment(self._tail + 1)
             os.ftruncate(successor, 0)  # of a writer that died between making it and leading to it
         except OSError as err:
             raise self._unavailable(err) from err
+        size = self._put(self._tail + 1, 0, kind, b"", payload)
         self.append(ROLL, b"", b"")
-        self._tail, self._end = self._tail + 1, 0
+        self._tail, self._end = self._tail + 1, size
 
     def drop(self, before: int) -> None:
         """Remove the segments with numbers below `before`, the oldest first; at least the last one stays."""

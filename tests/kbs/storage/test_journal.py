@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from kbs.errors import StorageUnavailable
 from kbs.storage.journal import Journal
 
 FORK = multiprocessing.get_context("fork")
-KIND = 7
+KIND, FIRST = 7, 8
 
 
 @pytest.fixture
@@ -46,14 +47,16 @@ class Reader:
         while news is None:
             self.seen.clear()
             news = self.journal.news()
-        self.seen += [(entry.key, self.journal.payload(entry.segment, entry.offset)) for entry in [*news]]
+        self.seen += [
+            (entry.key, self.journal.payload(entry.segment, entry.offset)) for entry in [*news] if entry.kind == KIND
+        ]
 
     def write(self, *records: tuple[bytes, bytes]) -> None:
         with self.journal:
             self._catch_up()
             for key, payload in records:
                 if self.journal.is_full:
-                    self.journal.roll()
+                    self.journal.roll(FIRST, b"")
                 place = self.journal.append(KIND, key, payload)
                 assert self.journal.payload(*place) == payload
                 self.seen.append((key, payload))
@@ -97,6 +100,27 @@ def test_a_writer_that_died_while_it_rolled_leaves_no_trace(
     assert (
         one.read() == two.read() == Reader(open_journal()).read() == [(b"a", b"long enough"), (b"b", b"in the second")]
     )
+
+
+def test_a_roll_that_finds_no_room_leads_nowhere_and_holds_no_files(
+    open_journal: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(open_journal(segment_size=10))
+    reader.write((b"a", b"long enough"))
+    whole = os.pwrite
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("kbs.storage.journal.os.pwrite", full)
+    held = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(StorageUnavailable):
+            reader.write((b"b", b""))
+    assert len(os.listdir("/proc/self/fd")) <= held + 1
+    monkeypatch.setattr("kbs.storage.journal.os.pwrite", whole)
+    reader.write((b"c", b"room again"))
+    assert Reader(open_journal()).read() == [(b"a", b"long enough"), (b"c", b"room again")]
 
 
 def test_who_stands_on_a_dropped_segment_reads_everything_again(open_journal: Callable[..., Journal]) -> None:
