@@ -17,7 +17,7 @@ from a2wsgi import WSGIMiddleware
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flask import Flask
 
-from kbs import __version__, extensions, strict_json
+from kbs import __version__, extensions
 from kbs.admin.admin_tokens import AdminTokenMint, AdminTokenSettings
 from kbs.admin.authentication import (
     AdminAuthenticator,
@@ -30,14 +30,14 @@ from kbs.admin.authorization import Acl, Roles
 from kbs.admin.revocations import Revocations
 from kbs.admin.what_if import WhatIf
 from kbs.attestation.ear import EarSettings
+from kbs.attestation.enabled import enabled_verifiers
 from kbs.attestation.endorsements import endorsement_service
-from kbs.attestation.model import Verifier, VerifierOptions
 from kbs.attestation.service import AttestationService
 from kbs.audit.gate import GroupCommit
 from kbs.audit.log import AuditLog
 from kbs.clock import Clock, system_clock
 from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
-from kbs.errors import ConfigInvalid, MalformedMessage, PayloadTooLarge, StorageUnavailable, VersionConflict
+from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
 from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
 from kbs.plugins.model import Plugin
@@ -52,7 +52,6 @@ from kbs.policy.scope import Scopes
 from kbs.policy.shipped import Shipped
 from kbs.policy.store import RESOURCE_POLICY_ID, PolicyStore
 from kbs.policy.wasm import WasmEngine, nanoseconds
-from kbs.protocol.tee import Tee
 from kbs.release.policies import ResourcePolicies
 from kbs.release.service import Release
 from kbs.secret import Secret
@@ -83,7 +82,6 @@ from kbs.web.model import Listener
 from rvps.client import ReferenceValueProvider, embedded
 
 AUDIT_ORIGIN = "kbs/audit"
-_SAMPLES = ("sample", "sampledevice")  # they have no vendor
 _WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
 _THREADS = 8  # for work that may wait, and for administration
 
@@ -171,7 +169,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
     issuer_name = settings.server.public_url or DEFAULT_ISSUER
     token_life = timedelta(seconds=settings.token.lifetime_seconds)
     acceptor = TokenAcceptor(_trust(data, settings, ring, issuer_name, token_life), clock)
-    verifiers = _verifiers(data, settings)
+    verifiers = enabled_verifiers(data, settings.attestation)
     handshakes = Handshakes(
         cookies=CookieSealer([_key_bytes(data / keys.session)], handshake_store.epoch, os.urandom),
         store=handshake_store,
@@ -330,46 +328,6 @@ def _opa_server(policy: PolicySettings) -> OpaServerSettings:
     if address.scheme == "http" and address.hostname:
         return OpaServerSettings(host=address.hostname, port=address.port or 8181, timeout=timeout)
     raise ConfigInvalid(f"policy.opa_url: {policy.opa_url!r} is neither http://HOST:PORT nor unix:///PATH")
-
-
-def _verifiers(data: Path, settings: Settings) -> dict[Tee, Verifier]:
-    found: dict[Tee, Verifier] = {}
-    for name, factory in extensions.load("kbs.verifiers", settings.attestation.tees).items():
-        found[Tee(name)] = factory(verifier_options(data, settings, name))
-    return found
-
-
-def verifier_options(data: Path, settings: Settings, name: str) -> VerifierOptions:
-    """What the verifier of one TEE is made with.
-
-    Raises:
-        ConfigInvalid: a file of anchors or options that cannot be used.
-    """
-    attestation = settings.attestation
-    path = attestation.anchors.get(name)
-    anchors = None if path is None else _document(f"attestation.anchors.{name}", data / path)
-    options: dict[str, Any] = dict(attestation.options.get(name, {}))
-    if attestation.insecure_test_root is not None and name not in _SAMPLES:
-        setting, folder = "attestation.insecure_test_root", data / attestation.insecure_test_root
-        anchors = anchors or _document(setting, folder / f"{name}.anchors.json")
-        options = {**_document(setting, folder / f"{name}.options.json"), **options}
-    if name in attestation.allow_unchecked_revocation:
-        options["allow_unchecked_revocation"] = list(attestation.allow_unchecked_revocation)
-    if name in _SAMPLES:
-        options["enable_sample"] = attestation.insecure_sample
-    return VerifierOptions(options, anchors, data)
-
-
-def _document(setting: str, path: Path) -> Mapping[str, Any]:
-    try:
-        document = strict_json.decode(path.read_bytes())
-    except OSError as err:
-        raise ConfigInvalid(f"{setting}: {path}: {err.strerror}") from None
-    except (MalformedMessage, PayloadTooLarge) as err:
-        raise ConfigInvalid(f"{setting}: {path}: {err}") from None
-    if not isinstance(document, dict):
-        raise ConfigInvalid(f"{setting}: {path} is not a JSON object")
-    return document
 
 
 def _trust(data: Path, settings: Settings, ring: KeyRing, name: str, life: timedelta) -> Trust:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from kbs import config, strict_json
-from kbs.app import verifier_options
+from kbs.attestation.enabled import verifier_options
 from kbs.attestation.endorsements import EndorsementService, endorsement_service
 from kbs.attestation.endorsements.contents import is_name, read_contents
 from kbs.attestation.endorsements.intel import ROOT_CRL, IntelTee, PckCa, pck_crl_name, qe_identity_name
@@ -114,7 +114,7 @@ def _needs(settings: config.Settings, data: Path, text: str, evidences: Iterable
         tee = TEE_ALIASES.get(text) or Tee(text)
     except ValueError:
         raise click.UsageError(f"{text!r} is none of {', '.join(Tee)}") from None
-    verifier: Verifier = load("kbs.verifiers", [tee])[tee](verifier_options(data, settings, tee))
+    verifier: Verifier = load("kbs.verifiers", [tee])[tee](verifier_options(data, settings.attestation, tee))
     names: list[str] = []
     for path in evidences:
         try:
