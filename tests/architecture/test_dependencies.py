@@ -139,7 +139,7 @@ def test_a_wheel_brings_policies_roots_and_entry_points(tmp_path: Path) -> None:
     roots = {path.relative_to(ROOT).as_posix() for path in _files("kbs/attestation/endorsements/roots")}
     assert any(name.endswith(".wasm") for name in policies)
     assert any(name.endswith(".pem") for name in roots)
-    assert policies | roots | {"kbs/policy/capabilities.json", "rvps/cli.py"} <= names
+    assert policies | roots | {"kbs/policy/capabilities.json", "rvps/cli/__init__.py"} <= names
     assert not [name for name in names if name.startswith("tests/")]
     assert any(name.endswith("licenses/NOTICE") for name in names)
     for script, place in PROJECT["scripts"].items():

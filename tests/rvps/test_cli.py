@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from rvps import cli
+from rvps.cli import connection
 
 TOKEN = "abc.def.ghi"
 LINE = {
@@ -50,7 +51,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     def client(url: str, _ca_file: Path | None) -> httpx.Client:
         return httpx.Client(base_url=url, transport=httpx.MockTransport(found))
 
-    monkeypatch.setattr(cli, "http_client", client)
+    monkeypatch.setattr(connection, "http_client", client)
     return found
 
 
@@ -141,7 +142,7 @@ def test_no_answer(script: Script, run: Run, monkeypatch: pytest.MonkeyPatch) ->
         raise httpx.ConnectError("refused")
 
     monkeypatch.setattr(
-        cli, "http_client", lambda url, _: httpx.Client(base_url=url, transport=httpx.MockTransport(fail))
+        connection, "http_client", lambda url, _: httpx.Client(base_url=url, transport=httpx.MockTransport(fail))
     )
     result = run("list")
     assert result.exit_code == 1
@@ -183,7 +184,7 @@ def test_loopback_takes_a_token_over_plain_http(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
     for host in ("127.0.0.1:8080", "localhost", "[::1]"):
-        broker = cli.open_broker(f"http://{host}", token, None)
+        broker = connection.open_broker(f"http://{host}", token, None)
         assert broker.headers == {"Authorization": f"Bearer {TOKEN}"}
         assert TOKEN not in repr(broker)
 

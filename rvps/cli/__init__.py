@@ -1,0 +1,16 @@
+"""`rvps`: reference values, from the build that makes them to the broker that compares with them."""
+
+from __future__ import annotations
+
+import click
+
+from rvps.cli import values
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Reference values: what attested machines are compared with."""
+
+
+for _command in (values.register, values.query, values.list_values, values.withdraw):
+    main.add_command(_command)

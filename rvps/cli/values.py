@@ -1,0 +1,87 @@
+"""`rvps register | query | list | withdraw`: reference values at a running broker, through its admin API."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+from urllib.parse import quote
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from rvps.cli.connection import NEXT, Broker, Failure, connection, decoded, open_broker, shown
+
+_MAX_MESSAGE: Final = 2 << 20  # bytes
+_PATH_NAME: Final = re.compile(
+    r"(?!\.{1,2}(/|$))[\w.~!$&'()*+,=:@-]+(/(?!\.{1,2}(/|$))[\w.~!$&'()*+,=:@-]+)*", re.ASCII
+)
+
+
+@click.command()
+@click.option(
+    "-p", "--path", "--file", "file", type=click.File("rb"), required=True, help="Message as JSON; - for stdin."
+)
+@connection
+def register(file: BinaryIO, url: str, token_file: Path | None, ca_file: Path | None, as_json: bool) -> None:
+    """Send one RVPS message. Its values replace earlier ones of the same names."""
+    message = file.read(_MAX_MESSAGE + 1)
+    if len(message) > _MAX_MESSAGE:
+        raise Failure(f"the message has more than {_MAX_MESSAGE} bytes", "split it into several messages")
+    open_broker(url, token_file, ca_file).send("POST", "reference-value", message)
+    click.echo('{"registered": true}' if as_json else "Register provenance succeeded.")
+
+
+@click.command()
+@click.argument("name")
+@connection
+def query(name: str, url: str, token_file: Path | None, ca_file: Path | None, as_json: bool) -> None:
+    """Print the value that is valid now under NAME, as JSON."""
+    broker = open_broker(url, token_file, ca_file)
+    if _PATH_NAME.fullmatch(name):
+        value = decoded(broker.send("GET", f"reference-value/{name}"))
+    else:
+        found = [line for line in _listed(broker, name) if line["name"] == name and line["valid"]]
+        if not found:
+            raise Failure(f"no reference value {name}", NEXT[404])
+        value = found[0]["value"]
+    if not as_json:
+        click.echo("Get reference values succeeded:")
+    click.echo(json.dumps(value))
+
+
+@click.command(name="list")
+@connection
+def list_values(url: str, token_file: Path | None, ca_file: Path | None, as_json: bool) -> None:
+    """List all stored values with issuer and validity, expired ones too."""
+    lines = _listed(open_broker(url, token_file, ca_file))
+    if as_json:
+        click.echo(json.dumps(lines))
+        return
+    table = Table("name", "value", "issuer", "valid until", "", box=None)
+    for line in lines:
+        state = "" if line["valid"] else "not valid now"
+        cells = (line["name"], json.dumps(line["value"]), line["issuer"], line["valid_until"], state)
+        table.add_row(*(shown(str(cell)) for cell in cells))
+    Console(markup=False, highlight=False).print(table)
+
+
+@click.command()
+@click.argument("name")
+@connection
+def withdraw(name: str, url: str, token_file: Path | None, ca_file: Path | None, as_json: bool) -> None:
+    """Take NAME away at once: machines that need it no longer match."""
+    target = f"/{name}" if _PATH_NAME.fullmatch(name) else f"?name={quote(name, safe='')}"
+    open_broker(url, token_file, ca_file).send("DELETE", f"admin/reference-values{target}")
+    click.echo('{"withdrawn": true}' if as_json else "Withdrawn.")
+
+
+def _listed(broker: Broker, name: str | None = None) -> list[dict[str, Any]]:
+    query_text = "" if name is None else f"?name={quote(name, safe='')}"
+    lines = decoded(broker.send("GET", f"admin/reference-values{query_text}"))
+    needed = {"name", "value", "issuer", "valid_until", "valid"}
+    if not isinstance(lines, list) or not all(isinstance(line, dict) and needed <= line.keys() for line in lines):
+        raise Failure("the answer is no list of reference values", "check that --url names a broker of this make")
+    return lines
