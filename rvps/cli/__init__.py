@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rvps.cli import values
+from rvps.cli.compute import compute
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,5 +13,5 @@ def main() -> None:
     """Reference values: what attested machines are compared with."""
 
 
-for _command in (values.register, values.query, values.list_values, values.withdraw):
+for _command in (values.register, values.query, values.list_values, values.withdraw, compute):
     main.add_command(_command)

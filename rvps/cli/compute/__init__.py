@@ -1,0 +1,10 @@
+"""`rvps compute`: reference values from the artifacts that machines boot. One module for each way of measuring."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def compute() -> None:
+    """Compute the values that machines will show, from what they boot. Nothing is sent anywhere."""

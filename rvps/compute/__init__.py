@@ -1,0 +1,1 @@
+"""Reference values from artifacts: pure functions over bytes and readers, one module for each way of measuring."""
