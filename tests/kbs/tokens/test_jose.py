@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -166,6 +167,7 @@ HEADER, PAYLOAD, SIGNATURE = GOOD.split(".")
         f"{GOOD}é",
         json.dumps({"payload": PAYLOAD, "protected": HEADER, "signature": SIGNATURE}),
     ],
+    ids=itertools.count(),
 )
 def test_other_shapes_are_refused(text: str) -> None:
     with pytest.raises(TokenRejected):

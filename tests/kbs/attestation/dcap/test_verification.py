@@ -103,7 +103,6 @@ OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
         ({"flip": 640}, SignatureInvalid),  # the signature
         ({"flip": 710}, SignatureInvalid),  # the attestation key
     ],
-    ids=str,
 )
 def test_quotes_that_are_wrong(changes: dict[str, Any], error: type[EvidenceRejected] | None) -> None:
     quote = parse_quote(TD.quote(NONCE, **changes))
