@@ -11,5 +11,13 @@ class StatementUnacceptable(RvpsError):
     """A statement that is malformed, expired, of an unknown type, or not allowed for its sender."""
 
 
+class SignatureRefused(StatementUnacceptable):
+    """A signature that does not verify under any publisher that may send this type of message. No content was read."""
+
+
+class SettingsUnacceptable(RvpsError):
+    """The file of publishers says something that is malformed, weak or ambiguous."""
+
+
 class ProviderUnavailable(RvpsError):
     """The store or the remote provider did not answer."""
