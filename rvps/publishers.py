@@ -24,6 +24,23 @@ of `rvps serve`):
     workflow_ref = "refs/tags/v.*"
     builder_ids = ["https://github.com/acme/guest/.github/workflows/release.yml@refs/tags/v1"]
     build_types = ["https://actions.github.io/buildtypes/workflow/v1"]
+    source_digest = "1d39a0bacdca1d883195c8cb7866a19c118dbd7c"
+    build_config = "https://github.com/acme/guest/\\.github/workflows/release\\.yml@refs/tags/v.*"
+    build_trigger = "release"
+    runner_environment = "github-hosted"
+
+    [publishers.acme.provenance]         # needed for SLSA provenance over a file of values
+    builder = "https://github.com/acme/guest/\\.github/workflows/release\\.yml@refs/tags/v.*"
+    build_type = "https://actions.github.io/buildtypes/workflow/v1"
+    repository = "https://github.com/acme/guest"
+    ref = "refs/tags/v.*"
+    path = ".github/workflows/release.yml"
+    series = "guest"
+    serial_from = "version"              # or "run", "time"
+    tee = "tdx"
+
+    [publishers.acme.provenance.rename]  # published name, with or without its `:tag`, to the policies' name
+    "rvps:///github.com/acme/tdx/mr_td" = "mr_td"
 
     [approvers.alice]                    # may approve and revoke, states nothing
     keys = ["alice.pem"]
@@ -37,7 +54,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -67,6 +84,8 @@ class SigstoreTrust:
     identity, workflow_ref: google-re2 patterns that match the whole identity (SAN) and the whole source ref.
     source_repository: its URI in the certificate, exactly. builder_ids, build_types: exact members of SLSA provenance;
         empty: not looked at.
+    source_digest, build_trigger, runner_environment: what the certificate says, exactly. build_config: google-re2 pattern
+        that matches the whole URI of the top-level workflow. None: not looked at.
     """
 
     trusted_root: bytes = field(repr=False)
@@ -76,6 +95,36 @@ class SigstoreTrust:
     workflow_ref: str | None = None
     builder_ids: frozenset[str] = frozenset()
     build_types: frozenset[str] = frozenset()
+    source_digest: str | None = None
+    build_config: str | None = None
+    build_trigger: str | None = None
+    runner_environment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceRules:
+    """Which SLSA provenance turns a file of values into a statement of this publisher.
+
+    builder, ref: google-re2 patterns that match the whole builder id and the whole `workflow.ref`.
+    build_type, repository, path: exact; `repository` and `path` are the other members of the external parameter
+        `workflow`, and there may be no further parameter.
+    series: of files that do not name one. tee: what files that do not name one are about.
+    serial_from: where the rising number comes from: `version` (the tag in `ref`), `run` (the run's id and attempt) or
+        `time` (seconds since 1970 of the signature, by a verified clock).
+    rename: name in a flat file of values, with or without its `:tag`, to the name that policies ask for.
+
+    Source: rvps 12.1, 12.3.
+    """
+
+    builder: str
+    build_type: str
+    repository: str
+    ref: str
+    path: str
+    series: str
+    serial_from: Literal["version", "run", "time"] = "version"
+    tee: str | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +156,7 @@ class Publisher:
     self_approval: bool = False
     keeps: int = 1
     merge: Literal["replace", "append"] = "replace"
+    provenance: ProvenanceRules | None = None
 
     def may_state(self, name: str) -> bool:
         """Whether `name` begins with one of its namespaces."""
@@ -191,7 +241,7 @@ def _check_approvers(publisher: Publisher, by_name: Mapping[str, Publisher]) -> 
 
 
 def _described(publisher: Publisher) -> dict[str, Any]:
-    sigstore = publisher.trust.sigstore
+    sigstore, rules = publisher.trust.sigstore, publisher.provenance
     return {
         "name": publisher.name,
         "types": sorted(publisher.types),
@@ -207,7 +257,12 @@ def _described(publisher: Publisher) -> dict[str, Any]:
             "workflow_ref": sigstore.workflow_ref,
             "builder_ids": sorted(sigstore.builder_ids),
             "build_types": sorted(sigstore.build_types),
+            "source_digest": sigstore.source_digest,
+            "build_config": sigstore.build_config,
+            "build_trigger": sigstore.build_trigger,
+            "runner_environment": sigstore.runner_environment,
         },
+        "provenance": rules and {**asdict(rules), "rename": dict(rules.rename)},
         "tees": None if publisher.tees is None else sorted(publisher.tees),
         "max_life": int(publisher.max_life.total_seconds()),
         "approvals": publisher.approvals,
