@@ -54,7 +54,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -84,8 +84,8 @@ class SigstoreTrust:
     identity, workflow_ref: google-re2 patterns that match the whole identity (SAN) and the whole source ref.
     source_repository: its URI in the certificate, exactly. builder_ids, build_types: exact members of SLSA provenance;
         empty: not looked at.
-    source_digest, build_trigger, runner_environment: what the certificate says, exactly. build_config: google-re2 pattern
-        that matches the whole URI of the top-level workflow. None: not looked at.
+    source_digest, build_trigger, runner_environment: what the certificate says, exactly. build_config: google-re2
+        pattern that matches the whole URI of the top-level workflow. None: not looked at.
     """
 
     trusted_root: bytes = field(repr=False)
@@ -124,7 +124,7 @@ class ProvenanceRules:
     series: str
     serial_from: Literal["version", "run", "time"] = "version"
     tee: str | None = None
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ def _described(publisher: Publisher) -> dict[str, Any]:
             "build_trigger": sigstore.build_trigger,
             "runner_environment": sigstore.runner_environment,
         },
-        "provenance": rules and {**asdict(rules), "rename": dict(rules.rename)},
+        "provenance": rules and {item.name: getattr(rules, item.name) for item in fields(rules)},
         "tees": None if publisher.tees is None else sorted(publisher.tees),
         "max_life": int(publisher.max_life.total_seconds()),
         "approvals": publisher.approvals,
