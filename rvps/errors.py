@@ -19,5 +19,9 @@ class SettingsUnacceptable(RvpsError):
     """The file of publishers says something that is malformed, weak or ambiguous."""
 
 
+class ArtifactUnusable(RvpsError):
+    """A file that no reference value can be computed from: cut, contradicting itself, or of another kind."""
+
+
 class ProviderUnavailable(RvpsError):
     """The store or the remote provider did not answer."""
