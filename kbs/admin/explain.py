@@ -208,7 +208,7 @@ def _mend(finding: Mapping[str, Any]) -> str | None:
     """The command that would make this comparison succeed; only sense for a value somebody vouches for."""
     if finding["reference"] is None or finding["seen"] is None:
         return None
-    wanted = _wanted(finding["seen"], finding["expected"])
+    wanted = _wanted(finding["seen"], finding["expected"], finding.get("comparison"))
     if wanted is None:
         return None
     text = json.dumps(wanted, separators=(",", ":"))
@@ -216,8 +216,36 @@ def _mend(finding: Mapping[str, Any]) -> str | None:
     return f"kbs reference set {shlex.quote(finding['reference'])} {shlex.quote(text)}"
 
 
-def _wanted(seen: Any, expected: Any) -> Any:
-    """The reference value under which `seen` would do; None if the finding does not tell.
+def _wanted(seen: Any, expected: Any, comparison: str | None) -> Any:
+    """The reference value under which `seen` would do; None if there is none, or the finding does not tell."""
+    known = expected if isinstance(expected, list) else [] if expected is None else [expected]
+    match comparison:
+        case None:
+            return _guessed(seen, expected)
+        case "in":
+            return _with(known, [seen])
+        case "all in":
+            usable = isinstance(seen, list) and seen and None not in seen
+            return _with(known, seen) if usable else None
+        case "contains":
+            # any member would do; which one the author means to see there only he can say
+            return next((item for item in seen if item is not None), None) if isinstance(seen, list) else None
+        case "equals":
+            return seen
+        case _:  # at least, at most
+            return seen if isinstance(seen, int | float) and not isinstance(seen, bool) else None
+
+
+def _with(known: list[Any], more: list[Any]) -> list[Any]:
+    wanted = list(known)
+    for item in more:
+        if not _same(item, wanted):
+            wanted.append(item)
+    return wanted
+
+
+def _guessed(seen: Any, expected: Any) -> Any:
+    """The same for a policy that does not say how it compares.
 
     What is registered tells which form the policy compares with: a list, of which the claim must be a member, or a
     single value. One that holds the claim already and did not do has the wrong form. While nothing is registered a

@@ -6,7 +6,7 @@ Nothing but a well-formed result is ever an allow, and engines are never switche
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -44,6 +44,8 @@ class Finding:
     claim: dotted path in the input, e.g. `snp.reported_tcb_snp`.
     reference: id of the reference value compared with, or None where the policy itself states what it expects.
     seen, expected: JSON values; seen is None when the claim is absent.
+    comparison: how the reference value is compared with (policies/lib/checks.rego), where the policy says it. It words
+        the mend of an explanation, and two findings that differ in nothing else are equal.
     """
 
     rule: str
@@ -52,6 +54,7 @@ class Finding:
     seen: Any
     expected: Any
     ok: bool
+    comparison: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ _TAKEN_NAMES: Final = frozenset(
         "ear.veraison.key-attestation",
     }
 )
+COMPARISONS: Final = frozenset({"in", "equals", "at least", "at most", "all in", "contains"})
+"""`data.kbs.checks.by_reference`: those that look up a reference value."""
+
 _DECLARES_TRUST_CLAIMS: Final = re.compile(r"\btrust_claims\b")
 
 
@@ -161,7 +164,10 @@ def _finding(entry: Any) -> Finding | None:
         return None
     if reference is not None and not isinstance(reference, str):
         return None
-    return Finding(rule, claim, reference, entry.get("seen"), entry.get("expected"), ok)
+    comparison = entry.get("comparison")
+    if not isinstance(comparison, str) or comparison not in COMPARISONS:
+        comparison = None
+    return Finding(rule, claim, reference, entry.get("seen"), entry.get("expected"), ok, comparison)
 
 
 ENTRYPOINTS: Final[Mapping[PolicyKind, tuple[str, str]]] = MappingProxyType(

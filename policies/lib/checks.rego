@@ -108,10 +108,18 @@ findings(prefix, claims, table) := [finding |
 	finding := describe(rule, prefix, claims, check)
 ]
 
-describe(rule, prefix, claims, check) := data.kbs.findings.finding(
-	rule, concat(".", array.concat([prefix], path(check[0]))),
-	reference(check), object.get(claims, check[0], null), expected(check), verdict(claims, check),
+describe(rule, prefix, claims, check) := object.union(
+	data.kbs.findings.finding(
+		rule, concat(".", array.concat([prefix], path(check[0]))),
+		reference(check), object.get(claims, check[0], null), expected(check), verdict(claims, check),
+	),
+	comparison(check),
 )
+
+# Which form the reference value must have, for who mends it.
+comparison(check) := {"comparison": check[1]} if {
+	check[1] in by_reference
+} else := {}
 
 path(claim) := claim if {
 	is_array(claim)

@@ -131,11 +131,11 @@ test_findings if {
 		},
 		{
 			"rule": "hardware", "claim": "tee.one", "reference": "list",
-			"seen": 1, "expected": [1, "a", null], "ok": true,
+			"seen": 1, "expected": [1, "a", null], "ok": true, "comparison": "in",
 		},
 		{
 			"rule": "hardware", "claim": "tee.absent", "reference": "number",
-			"seen": null, "expected": 4, "ok": false,
+			"seen": null, "expected": 4, "ok": false, "comparison": "equals",
 		},
 	]
 }

@@ -10,6 +10,8 @@ package kbs.findings
 # seen:      the claim's value, null when it is absent
 # expected:  the value, or the list of values, that would have done
 # ok:        whether the comparison came out well
+# A finding may have a member more, `comparison`: one of those by reference value that checks.rego lists. `kbs explain`
+# then knows the form of the value that would mend it.
 finding(rule, claim, reference, seen, expected, ok) := {
 	"rule": rule, "claim": claim, "reference": reference,
 	"seen": seen, "expected": expected, "ok": ok,

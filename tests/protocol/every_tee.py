@@ -204,10 +204,9 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 def _mend(cause: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """Name and value; of a list that was seen `explain` does not guess whether all of it is wanted: here it is."""
-    if cause["mend"] is not None:
-        name, value = shlex.split(cause["mend"])[3:5]
-        return name, json.loads(value)
-    if cause["reference"] is not None and isinstance(cause["seen"], list):
-        return cause["reference"], [cause["seen"]]
-    return None
+    """Name and value that `explain` proposes; it does for whatever a reference value decides."""
+    if cause["mend"] is None:
+        assert cause["reference"] is None or cause["seen"] is None, cause
+        return None
+    name, value = shlex.split(cause["mend"])[3:5]
+    return name, json.loads(value)

@@ -62,9 +62,9 @@ def _explained(decision: str, *events: EvidenceAccepted | ReleaseDenied) -> Expl
     return explain(decision, find)
 
 
-def _mended(seen: Any, expected: Any) -> Any:
+def _mended(seen: Any, expected: Any, **members: Any) -> Any:
     """The value that is proposed, or None."""
-    (cause,) = _explained(APPRAISAL, _accepted(findings=(_finding(seen=seen, expected=expected),))).causes
+    (cause,) = _explained(APPRAISAL, _accepted(findings=(_finding(seen=seen, expected=expected, **members),))).causes
     if cause.mend is None:
         return None
     words = shlex.split(cause.mend)
@@ -90,6 +90,39 @@ def _mended(seen: Any, expected: Any) -> Any:
 def test_the_value_proposed_has_the_form_that_the_policy_reads(seen: Any, expected: Any, wanted: Any) -> None:
     assert _mended(seen, expected) == wanted
     assert type(_mended(seen, expected)) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "seen", "expected", "wanted"),
+    [
+        ("in", "a", None, ["a"]),
+        ("in", "a", ["b"], ["b", "a"]),
+        ("in", "a", "b", ["b", "a"]),  # a single value, which this comparison never takes
+        ("in", ["x"], None, [["x"]]),  # a claim that is a list, such as CCA's measurements
+        ("in", ["x"], [["y"]], [["y"], ["x"]]),
+        ("in", ["x"], ["x"], ["x", ["x"]]),
+        ("in", [{"a": 1}], [[{"a": 2}]], [[{"a": 2}], [{"a": 1}]]),
+        ("equals", 3, None, 3),
+        ("equals", ["x"], None, ["x"]),
+        ("equals", "a", ["a"], "a"),
+        ("at least", 3, 4, 3),
+        ("at least", 3, None, 3),
+        ("at least", "3", 4, None),
+        ("at most", 40, 30, 40),
+        ("at most", True, 0, None),
+        ("all in", ["x", "y"], None, ["x", "y"]),
+        ("all in", ["x", "y", "x"], ["y", "z"], ["y", "z", "x"]),
+        ("all in", [], ["y"], None),
+        ("all in", ["x", None], ["y"], None),
+        ("all in", "x", ["y"], None),
+        ("contains", [None, "x", "y"], "z", "x"),
+        ("contains", [], "z", None),
+        ("contains", "x", "z", None),
+    ],
+)
+def test_the_value_proposed_fits_the_comparison(comparison: str, seen: Any, expected: Any, wanted: Any) -> None:
+    assert _mended(seen, expected, comparison=comparison) == wanted
+    assert type(_mended(seen, expected, comparison=comparison)) is type(wanted)
 
 
 def test_findings_too_long_for_their_record_are_named() -> None:
