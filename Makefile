@@ -9,7 +9,7 @@ OPA_DIR := $(VENV)/opa
 FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy vectors policies policy-corpus opa swtpm lock fuzz clean
+.PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy vectors policies policy-corpus opa proto swtpm lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ policies: $(READY)  ## rebuild the shipped .wasm from policies/ (needs opa)
 
 opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw-away Go)
 	@$(BIN)/python -m kbs.policy.install $(OPA_DIR)
+
+proto: $(READY)  ## generate the gRPC stubs in rvps/proto anew
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. rvps/proto/*.proto
 
 swtpm:  ## install swtpm from the distribution (root or sudo): a real TPM for the tests
 	@.ci/swtpm

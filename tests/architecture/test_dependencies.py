@@ -24,9 +24,13 @@ IMPORT_NAMES: Mapping[str, str] = {
     "dcap-qvl": "dcap_qvl",
     "gmssl-pyx": "gmssl_pyx",
     "google-re2": "re2",
+    "grpcio": "grpc",
+    "grpcio-health-checking": "grpc_health",
+    "grpcio-tools": "grpc_tools",
     "import-linter": "importlinter",
     "opa-python-client": "opa_client",
     "prometheus-client": "prometheus_client",
+    "protobuf": "google",
     "pytest-socket": "pytest_socket",
 }
 USED_BY_NAME: Mapping[str, tuple[str, str]] = {
@@ -38,6 +42,8 @@ USED_BY_NAME: Mapping[str, tuple[str, str]] = {
     "pytest-socket": ("pyproject.toml", "--disable-socket"),
     "ruff": ("Makefile", "ruff check"),
     "setuptools": ("Makefile", "--no-build-isolation --no-deps --require-hashes -r requirements-fast.lock"),
+    "types-grpcio": ("Makefile", "$(BIN)/mypy"),
+    "types-protobuf": ("Makefile", "$(BIN)/mypy"),
     "uvloop": ("kbs/server.py", '"asgi_loop": "uvloop"'),
     "werkzeug": ("pyproject.toml", "werkzeug>=3.1.9"),  # under flask; named for its floor alone
 }
