@@ -56,6 +56,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -198,12 +199,24 @@ def key_id(key: PublicKey) -> str:
     return "sha256:" + hashlib.sha256(spki).hexdigest()
 
 
+def load(path: Path) -> Publishers:
+    """Read the file, and the keys and certificates that it names.
+
+    Raises:
+        SettingsUnacceptable: unreadable, unknown or missing members, members of another type, a weak or private key,
+            and what `gather` refuses. The text names file, publisher and member.
+    """
+    from rvps.publishers_file import read  # its parsers are for this one call
+
+    return gather(read(path))
+
+
 def gather(publishers: Iterable[Publisher]) -> Publishers:
     """Publishers side by side, checked against each other.
 
     Raises:
-        SettingsUnacceptable: two of one name; a key or root certificate of two publishers (whose signature would it be?);
-            approvers that do not exist, or fewer of them than approvals.
+        SettingsUnacceptable: two of one name; a key or root certificate of two publishers (whose signature would it
+            be?); approvers that do not exist, or fewer of them than approvals.
     """
     by_name: dict[str, Publisher] = {}
     keys: dict[str, KnownKey] = {}
@@ -236,7 +249,7 @@ def _check_approvers(publisher: Publisher, by_name: Mapping[str, Publisher]) -> 
     able = publisher.approvers if publisher.self_approval else publisher.approvers - {publisher.name}
     if publisher.approvals > len(able):
         raise SettingsUnacceptable(
-            f"publisher {publisher.name!r}: {publisher.approvals} approvals from {len(able)} approvers are never reached"
+            f"publisher {publisher.name!r}: {len(able)} approvers never give {publisher.approvals} approvals"
         )
 
 
