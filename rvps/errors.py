@@ -23,5 +23,13 @@ class ArtifactUnusable(RvpsError):
     """A file that no reference value can be computed from: cut, contradicting itself, or of another kind."""
 
 
+class NotStated(RvpsError):
+    """There is no such name or statement."""
+
+
+class SenderRefused(RvpsError):
+    """Who asks did not say who they are, or may not ask for this."""
+
+
 class ProviderUnavailable(RvpsError):
     """The store or the remote provider did not answer."""

@@ -1,4 +1,4 @@
-"""The store of a provider that runs by itself: one SQLite file, durable and whole after a crash, safe for several processes.
+"""The store of a provider that runs by itself: one SQLite file, whole after a crash, safe for several processes.
 
 It fits `rvps.store.KeyValueStore`. The broker has a store of its own, which also seals and keeps versions; reference
 values are no secrets, and their history is in the statements.

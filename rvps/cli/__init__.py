@@ -6,6 +6,7 @@ import click
 
 from rvps.cli import values
 from rvps.cli.compute import compute
+from rvps.cli.serve import serve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,5 +14,5 @@ def main() -> None:
     """Reference values: what attested machines are compared with."""
 
 
-for _command in (values.register, values.query, values.list_values, values.withdraw, compute):
+for _command in (values.register, values.query, values.list_values, values.withdraw, compute, serve):
     main.add_command(_command)

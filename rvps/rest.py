@@ -1,0 +1,167 @@
+"""What the REST API answers, free of any framework: the same requests and answers at a broker and at `rvps serve`.
+
+Each function runs one operation at a provider and words its answer; who may ask, and how a refusal looks on the wire,
+is the caller's business.
+
+Raises (all of them):
+    StatementUnacceptable: the sender is at fault; nothing was stored.
+    NotStated: there is no such name or statement.
+    ProviderUnavailable: try later.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from threading import Lock
+from typing import Any, Final, Protocol
+
+from rvps.errors import NotStated, StatementUnacceptable
+from rvps.messages import write_time
+from rvps.model import ReferenceValue, Snapshot
+from rvps.strict_json import NotStrictJson, decode, encode
+
+JSON: Final = "application/json"
+MAX_MESSAGE: Final = 12 << 20
+"""Octets of one message: what a signed one may hold grows by a third in base64."""
+
+_GZIP_FROM: Final = 1024  # octets
+_MAX_NAME_SHOWN: Final = 255
+
+
+class _Provider(Protocol):
+    """What these operations need of `rvps.client.ReferenceValueProvider`."""
+
+    def query(self, name: str, at: datetime) -> Any | None: ...
+
+    def list(self, at: datetime) -> Sequence[ReferenceValue]: ...
+
+    def withdraw(self, name: str, *, issuer: str, at: datetime) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an operation changed, for the record. statement: id, or None where nothing was stored."""
+
+    action: str
+    names: tuple[str, ...]
+    statement: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer. A body is JSON if `content_type` says so."""
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+    change: Change | None = None
+
+
+def message_of(body: bytes) -> dict[str, Any]:
+    """Decode an RVPS message.
+
+    Raises:
+        StatementUnacceptable: it is no JSON object; the first words are upstream's.
+    """
+    try:
+        message = decode(body, max_bytes=MAX_MESSAGE)
+    except NotStrictJson as err:
+        raise StatementUnacceptable(f"parse message: {err}") from err
+    if not isinstance(message, dict):
+        raise StatementUnacceptable("parse message: not a JSON object")
+    return message
+
+
+def query(provider: _Provider, name: str, at: datetime) -> Answer:
+    """GET reference-value/<name…>: the value itself."""
+    value = provider.query(name, at)
+    if value is None:
+        shown = name if name.isprintable() and len(name) <= _MAX_NAME_SHOWN else "(not printable, or too long)"
+        raise NotStated(f"No reference value found for the given id: {shown}")
+    return Answer(200, encode(value))
+
+
+def registered(values: Sequence[ReferenceValue], at: datetime, *, represent: bool) -> Answer:
+    """POST reference-value: upstream's answer is empty; `Prefer: return=representation` lists what was stored."""
+    change = Change("register", tuple(value.name for value in values), values[0].statement if values else None)
+    if not represent:
+        return Answer(200, change=change)
+    applied = (("Preference-Applied", "return=representation"),)
+    return Answer(200, encode([document(value, at) for value in values]), headers=applied, change=change)
+
+
+def list_values(provider: _Provider, at: datetime, *, name: str | None = None, prefix: str = "") -> Answer:
+    """GET admin/reference-values[?name=…|?prefix=…]: stored values with issuer and validity, expired ones too."""
+    found = [
+        document(value, at)
+        for value in provider.list(at)
+        if value.name.startswith(prefix) and (name is None or value.name == name)
+    ]
+    return Answer(200, encode(found))
+
+
+def withdraw(provider: _Provider, name: str, *, issuer: str, at: datetime) -> Answer:
+    """DELETE admin/reference-values/<name…> or ?name=…: gone at once."""
+    if not provider.withdraw(name, issuer=issuer, at=at):
+        raise NotStated("no reference value of that name")
+    return Answer(200, change=Change("withdraw", (name,)))
+
+
+def document(value: ReferenceValue, at: datetime) -> dict[str, Any]:
+    """One value with its metadata, as listings show it."""
+    return {
+        "name": value.name,
+        "value": value.value,
+        "issuer": value.issuer,
+        "statement": value.statement,
+        "valid_from": value.valid_from.isoformat(),
+        "valid_until": value.valid_until.isoformat(),
+        "valid": value.is_valid(at),
+    }
+
+
+def snapshot_document(snapshot: Snapshot) -> bytes:
+    """The wire form that `rvps.remote` reads. Values are embedded as they are encoded, so that their digest holds."""
+    until = "null" if snapshot.valid_until is None else f'"{write_time(snapshot.valid_until)}"'
+    head = f'{{"format":1,"version":"{snapshot.version}","valid_until":{until},"values":'
+    return b"".join((head.encode(), snapshot.encoded, b',"sets":', snapshot.encoded_sets, b"}"))
+
+
+class SnapshotAnswers:
+    """GET admin/reference-values/snapshot: one encoding for all brokers that poll, 304 for who has it already."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._made: tuple[Snapshot, str, bytes, bytes] | None = None
+
+    def answer(self, snapshot: Snapshot, *, if_none_match: str | None, accept_encoding: str | None) -> Answer:
+        """The ETag covers version and end of validity: a restated value that only lives longer is news too."""
+        _, tag, plain, packed = self._encoded(snapshot)
+        headers = (("ETag", tag), ("Cache-Control", "no-cache"), ("Vary", "Accept-Encoding"))
+        if if_none_match is not None and tag in (part.strip() for part in if_none_match.split(",")):
+            return Answer(304, headers=headers)
+        if _takes_gzip(accept_encoding) and len(plain) >= _GZIP_FROM:
+            return Answer(200, packed, headers=(*headers, ("Content-Encoding", "gzip")))
+        return Answer(200, plain, headers=headers)
+
+    def _encoded(self, snapshot: Snapshot) -> tuple[Snapshot, str, bytes, bytes]:
+        made = self._made
+        if made is None or made[0] is not snapshot:
+            with self._lock:
+                made = self._made
+                if made is None or made[0] is not snapshot:
+                    plain = snapshot_document(snapshot)
+                    tag = f'"{sha256(plain).hexdigest()}"'
+                    made = (snapshot, tag, plain, gzip.compress(plain, compresslevel=1, mtime=0))
+                    self._made = made
+        return made
+
+
+def _takes_gzip(accept_encoding: str | None) -> bool:
+    """Clients of ours say so plainly; whoever weighs encodings gets the plain form."""
+    return "gzip" in (part.strip() for part in (accept_encoding or "").split(","))
