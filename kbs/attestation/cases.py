@@ -117,10 +117,18 @@ class DefaultPolicies:
         return self._read[name]
 
 
-def fixed_snapshot(values: Mapping[str, Json]) -> Snapshot:
-    """A snapshot of exactly these values that never expires; its version is their digest."""
+def fixed_snapshot(values: Mapping[str, Json], sets: Sequence[Mapping[str, Json]] = ()) -> Snapshot:
+    """A snapshot of exactly these values that never expires; its version is their digest.
+
+    sets: compound sets beside them, each name → value.
+    """
     encoded = strict_json.encode(dict(values))
-    return Snapshot(hashlib.sha256(encoded).hexdigest(), values, encoded, None)
+    by_name = {
+        name: [dict(each) for each in sets if name in each] for name in {name: 0 for each in sets for name in each}
+    }
+    encoded_sets = strict_json.encode(by_name)
+    digest = hashlib.sha256(encoded if not sets else encoded + b"\0" + encoded_sets).hexdigest()
+    return Snapshot(digest, values, encoded, None, encoded_sets)
 
 
 def read_case(raw: bytes) -> Case:

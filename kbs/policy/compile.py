@@ -56,6 +56,7 @@ _TRIALS: Final[Mapping[PolicyKind, tuple[Any, ...]]] = {
     ),
 }
 _REFERENCES: Final = {"launch_digest": ["abcde"], "svn": ["1"], "major_version": 1, "minimum_minor_version": 4}
+_SETS: Final = {name: [_REFERENCES] for name in _REFERENCES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class Compiler:
 
     def _try(self, opa: OpaCommand, kind: PolicyKind, folder: Path, files: list[str], wasm: bytes, text: str) -> None:
         """Run the trial inputs here and in `opa eval`; both must agree, and neither may fail."""
-        data = {"kbs": {"reference": _REFERENCES}} if kind is PolicyKind.EVIDENCE else {}
+        data = {"kbs": {"reference": _REFERENCES, "reference_sets": _SETS}} if kind is PolicyKind.EVIDENCE else {}
         (folder / "data.json").write_text(json.dumps(data), encoding="utf-8")
         reads_clock = "time.now_ns" in text
         try:

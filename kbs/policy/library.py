@@ -16,11 +16,20 @@ CAPABILITIES: Final = Path(__file__).with_name("capabilities.json")
 
 _MODULES: Final[Mapping[PolicyKind, tuple[str, ...]]] = MappingProxyType(
     {
-        PolicyKind.EVIDENCE: ("checks", "cpu", "findings", "prelude", "profile", "workload", "wrapper_evidence"),
+        PolicyKind.EVIDENCE: (
+            "checks",
+            "cpu",
+            "findings",
+            "prelude",
+            "profile",
+            "sets",
+            "workload",
+            "wrapper_evidence",
+        ),
         PolicyKind.RESOURCE: ("affirming", "findings", "workload", "wrapper_resource"),
     }
 )
-IMPORTABLE: Final = frozenset({"affirming", "checks", "cpu", "findings", "profile", "workload"})
+IMPORTABLE: Final = frozenset({"affirming", "checks", "cpu", "findings", "profile", "sets", "workload"})
 """Packages below `data.kbs` that a policy may refer to."""
 
 

@@ -30,16 +30,23 @@ _MAX_VERSIONS: Final = 3  # of the reference values, per policy
 _POLICY: Final = "policy"
 _SERVED: Final = "served"
 # A function must be there before its caller is loaded.
-_LIBRARY: Final = ("prelude", "findings", "checks", "cpu", "profile", "workload", "affirming")
+_LIBRARY: Final = ("prelude", "findings", "checks", "sets", "cpu", "profile", "workload", "affirming")
 _LOAD_ORDER: Final = (*_LIBRARY, _POLICY, "wrapper_evidence", "wrapper_resource", _SERVED)
 # As lib/prelude.rego, but each evaluation names its version: changed reference values compile nothing.
 _PRELUDE: Final = """package policy
 
 query_reference_value(id) := value if {
 	is_string(id)
-	value := data.kbs.reference[data.kbs.version][id]
+	value := data.kbs.reference[data.kbs.version].values[id]
 } else := null if {
 	is_string(id)
+}
+
+query_reference_sets(name) := sets if {
+	is_string(name)
+	sets := data.kbs.reference[data.kbs.version].sets[name]
+} else := [] if {
+	is_string(name)
 }
 """
 # Without `loaded`, which is written after the values of its version, there is no answer; nor without those values,
@@ -79,7 +86,7 @@ class OpaEngine:
     def __init__(self, link: OpaLink) -> None:
         self._link = link
         self._roots: OrderedDict[tuple[PolicyKind, str], _Root] = OrderedDict()
-        self._latest: tuple[bytes, str] | None = None
+        self._latest: tuple[bytes, bytes, str] | None = None
         self._lock = threading.Lock()
 
     def prepare(self, policy: Policy) -> None:
@@ -136,10 +143,13 @@ class OpaEngine:
         if references is None:
             return "none"
         known = self._latest
-        if known is not None and known[0] is references.encoded:
-            return known[1]
-        tag = "v" + hashlib.sha256(references.version.encode("utf-8") + b"\0" + references.encoded).hexdigest()[:32]
-        self._latest = (references.encoded, tag)
+        if known is not None and known[0] is references.encoded and known[1] is references.encoded_sets:
+            return known[2]
+        digest = hashlib.sha256()
+        for part in (references.version.encode("utf-8"), references.encoded, references.encoded_sets):
+            digest.update(hashlib.sha256(part).digest())
+        tag = "v" + digest.hexdigest()[:32]
+        self._latest = (references.encoded, references.encoded_sets, tag)
         return tag
 
     def _root(self, policy: Policy) -> _Root:
@@ -162,11 +172,12 @@ class OpaEngine:
 
     def _send(self, policy: Policy, root: _Root, version: str, references: Snapshot | None) -> None:
         """Load the values of one version, and the modules unless this process has and the server still knows them."""
-        values = references.values if references is not None else {}
+        values = dict(references.values) if references is not None else {}
+        sets = json.loads(references.encoded_sets) if references is not None else {}
         if version in root.versions or not root.modules:
             self._send_modules(policy, root.name)
             root.modules = True
-        self._link.put_data(f"{root.name}/kbs/reference/{version}", values)
+        self._link.put_data(f"{root.name}/kbs/reference/{version}", {"values": values, "sets": sets})
         # Last: without it there is no answer.
         self._link.put_data(f"{root.name}/kbs/loaded/{version}", {"complete": True})
         with self._lock:

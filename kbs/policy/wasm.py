@@ -41,6 +41,7 @@ class _Slot:
     wasm: bytes
     version: str
     values: bytes
+    sets: bytes
     data: bytes
     idle: deque[WasmInstance] = field(default_factory=deque)
 
@@ -79,7 +80,7 @@ class WasmEngine:
         """
         slot = self._slots.get((policy.kind, policy.digest))
         if slot is None or slot.wasm != policy.wasm:
-            slot = self._slot(policy, "", _NO_DATA)
+            slot = self._slot(policy, "", _NO_DATA, _NO_DATA)
         self._give_back(slot, policy, self._take(slot))
 
     def appraise(self, policy: Policy, claims_json: bytes, references: Snapshot) -> EvidenceVerdict:
@@ -121,14 +122,15 @@ class WasmEngine:
         slot = self._slots.get((kind, policy.digest))
         if references is None:
             if slot is None or slot.wasm is not policy.wasm:
-                slot = self._slot(policy, "", _NO_DATA)
+                slot = self._slot(policy, "", _NO_DATA, _NO_DATA)
         elif (
             slot is None
             or slot.values is not references.encoded
+            or slot.sets is not references.encoded_sets
             or slot.version != references.version
             or slot.wasm is not policy.wasm
         ):
-            slot = self._slot(policy, references.version, references.encoded)
+            slot = self._slot(policy, references.version, references.encoded, references.encoded_sets)
         instance = self._take(slot)
         answer = instance.evaluate(outcome.ENTRYPOINTS[kind][which], document, self._now_ns)
         self._give_back(slot, policy, instance)
@@ -149,7 +151,7 @@ class WasmEngine:
         if self._slots.get(key) is not slot:  # dropped meanwhile: nobody else would empty it
             _drain(slot)
 
-    def _slot(self, policy: Policy, version: str, values: bytes) -> _Slot:
+    def _slot(self, policy: Policy, version: str, values: bytes, sets: bytes) -> _Slot:
         """The slot of this policy over these values, made if need be; an older version's is dropped."""
         if policy.wasm is None:
             raise broken("the active policy has no compiled form; send it again on a machine that has opa")
@@ -157,12 +159,15 @@ class WasmEngine:
         with self._lock:
             old = self._slots.get(key)
             same_module = old is not None and old.wasm == policy.wasm
-            if old is not None and same_module and old.version == version and old.values == values:
-                old.wasm, old.values = policy.wasm, values
+            same_values = old is not None and (old.version, old.values, old.sets) == (version, values, sets)
+            if old is not None and same_module and same_values:
+                old.wasm, old.values, old.sets = policy.wasm, values, sets
                 return old
             module = old.module if old is not None and same_module else WasmModule(self._engine, policy.wasm)
-            data = b'{"kbs":{"reference":' + values + b"}}" if policy.kind is PolicyKind.EVIDENCE else _NO_DATA
-            slot = self._slots[key] = _Slot(module, policy.wasm, version, values, data)
+            data = _NO_DATA
+            if policy.kind is PolicyKind.EVIDENCE:
+                data = b'{"kbs":{"reference":' + values + b',"reference_sets":' + sets + b"}}"
+            slot = self._slots[key] = _Slot(module, policy.wasm, version, values, sets, data)
             self._slots.move_to_end(key)
             dropped = [old] if old is not None else []
             while len(self._slots) > _MAX_POLICIES:

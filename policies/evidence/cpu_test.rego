@@ -305,7 +305,7 @@ test_findings_name_the_cause if {
 	found := policy.findings with input as changed with data.kbs.reference as references
 	[finding | some finding in found; not finding.ok] == [{
 		"rule": "hardware", "claim": "snp.reported_tcb_snp", "reference": "snp_snp_svn",
-		"seen": 22, "expected": [23], "ok": false,
+		"seen": 22, "expected": [23], "ok": false, "comparison": "in",
 	}]
 }
 

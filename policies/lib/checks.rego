@@ -26,7 +26,9 @@ holds(claims, check) if {
 	seen := object.get(claims, check[0], null)
 	seen != null
 	compare(check[1], seen, check[2])
-} else if {
+} else if waived(claims, check)
+
+waived(claims, check) if {
 	object.get(claims, check[3], false) == true
 	object.get(claims, check[0], null) != null
 }
@@ -37,30 +39,35 @@ compare("one of", seen, wanted) if seen in wanted
 
 compare("begins", seen, wanted) if startswith(seen, wanted)
 
-compare("in", seen, id) if {
-	list := data.policy.query_reference_value(id)
+compare(comparison, seen, id) if {
+	comparison in by_reference
+	agrees(comparison, seen, data.policy.query_reference_value(id))
+}
+
+# The comparisons by reference, with the value itself; it may come from a compound set (sets.rego). Null never agrees.
+agrees("in", seen, list) if {
 	is_array(list)
 	seen in list
 }
 
-compare("equals", seen, id) if seen == data.policy.query_reference_value(id)
+agrees("equals", seen, value) if {
+	value != null
+	seen == value
+}
 
-compare("at least", seen, id) if {
-	minimum := data.policy.query_reference_value(id)
+agrees("at least", seen, minimum) if {
 	is_number(minimum)
 	is_number(seen)
 	seen >= minimum
 }
 
-compare("at most", seen, id) if {
-	maximum := data.policy.query_reference_value(id)
+agrees("at most", seen, maximum) if {
 	is_number(maximum)
 	is_number(seen)
 	seen <= maximum
 }
 
-compare("all in", seen, id) if {
-	list := data.policy.query_reference_value(id)
+agrees("all in", seen, list) if {
 	is_array(list)
 	is_array(seen)
 	count(seen) > 0
@@ -70,9 +77,8 @@ compare("all in", seen, id) if {
 	}
 }
 
-compare("contains", seen, id) if {
+agrees("contains", seen, value) if {
 	is_array(seen)
-	value := data.policy.query_reference_value(id)
 	value != null
 	value in seen
 }

@@ -53,6 +53,7 @@ worth(group, scale, facts) := grade(group, scale) if {
 grade(group, scale) := checks.grade(cpu.claims(cpu.tee), group, scale) if {
 	group.must
 } else := scale[0] if {
+	not group.must
 	count(group.also) > 0
 } else := scale[2]
 

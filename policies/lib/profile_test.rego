@@ -31,6 +31,14 @@ test_what_cannot_be_worked_out_refuses if {
 	}
 }
 
+test_claims_that_are_no_object_refuse if {
+	every claims in ["x", null, 1, [], true] {
+		table := object.union(profile.standard, {"executables": {"also": [["a", "is", 1]]}}) with input as {"tdx": claims}
+		graded := profile.vector(table, {"a": 1}) with input as {"tdx": claims}
+		{graded.hardware, graded.executables, graded.configuration} == {97, 33, 36}
+	}
+}
+
 test_findings if {
 	table := {"hardware": hardware, "configuration": {"also": [[["a", "b"], "is", 1]]}}
 	found := profile.findings(table, {"a": {"b": 2}}) with input as samples.document("snp")

@@ -165,3 +165,43 @@ def test_a_policy_that_neither_compiles_nor_was_compiled_never_allows(engine: Po
     with pytest.raises((PolicyBroken, PolicyEngineUnavailable)):
         engine.authorize(policy, document({"answer": True}), REQUEST)
     assert engine.authorize(dataclasses.replace(RESOURCE), document({"answer": True}), REQUEST) is True
+
+
+RELEASES: list[dict[str, Any]] = [
+    {"mr_td": ["aa"], "rtmr_1": ["b1"], "rtmr_2": ["b2"], "xfam": ["e7"], "release": "A"},
+    {"mr_td": ["aa"], "rtmr_1": ["c1"], "rtmr_2": ["c2"], "xfam": ["e7"], "release": "B"},
+]
+
+
+def guest(rtmr_1: str, rtmr_2: str) -> bytes:
+    body = {"mr_td": "aa", "rtmr_1": rtmr_1, "rtmr_2": rtmr_2, "xfam": "e7", "td_attributes": "00"}
+    header = {"tee_type": "81000000", "vendor_id": "939a7233f79c4ca9940a0db3957f0607"}
+    attributes = {"debug": False, "migratable": False, "septve_disable": True}
+    claims = {"quote": {"header": header, "body": body}, "td_attributes": attributes, "tcb_status": "UpToDate"}
+    fresh = {"binding": "checked", "revocation": "checked", "collateral_expiration_status": "0"}
+    return document({"tdx": {**claims, **fresh}})
+
+
+@pytest.mark.parametrize(
+    ("rtmr_1", "rtmr_2", "known", "executables"),
+    [("b1", "b2", "AB", 4), ("c1", "c2", "AB", 4), ("b1", "c2", "AB", 33), ("b1", "b2", "B", 33), ("b1", "b2", "", 33)],
+)
+def test_compound_sets(engine: PolicyEngine, rtmr_1: str, rtmr_2: str, known: str, executables: int) -> None:
+    sets = [each for each in RELEASES if each["release"] in known]
+    policy = SHIPPED.policy("evidence/same-release")
+    # under the same version as the values alone: what is loaded is told by what it is
+    for values in (snapshot({}, "v", sets), snapshot({}, "v"), snapshot({}, "v", sets)):
+        verdict = engine.appraise(policy, guest(rtmr_1, rtmr_2), values)
+        assert verdict.trust_claims["executables"] == (executables if values.encoded_sets != b"{}" else 33)
+
+
+def test_findings_name_the_closest_set(engine: PolicyEngine) -> None:
+    policy = SHIPPED.policy("evidence/same-release")
+    found = engine.explain_appraisal(policy, guest("b1", "c2"), snapshot({}, sets=RELEASES))
+    wrong = [finding for finding in found if not finding.ok]
+    assert [(each.claim, each.seen, each.expected) for each in wrong if each.claim != "tdx[one set]"] == [
+        ("tdx.quote.body.rtmr_2[rtmr_2 of A]", "c2", ["b2"])
+    ]
+    [mixed] = [each for each in wrong if each.claim == "tdx[one set]"]
+    assert mixed.seen == {"mr_td": ["A", "B"], "rtmr_1": ["A"], "rtmr_2": ["B"], "xfam": ["A", "B"]}
+    assert mixed.expected == {name: ["A"] for name in mixed.seen}

@@ -28,7 +28,10 @@ from kbs.policy.outcome import TRUST_CLAIM_NAMES
 
 RESULTS: Final = {PolicyKind.EVIDENCE: "trust_claims", PolicyKind.RESOURCE: "allow"}
 """The rule that a policy of each kind is asked for."""
-_RESERVED: Final = {PolicyKind.EVIDENCE: frozenset({"query_reference_value"}), PolicyKind.RESOURCE: frozenset[str]()}
+_RESERVED: Final = {
+    PolicyKind.EVIDENCE: frozenset({"query_reference_value", "query_reference_sets"}),
+    PolicyKind.RESOURCE: frozenset[str](),
+}
 UNSAFE: Final = ("http.", "net.lookup_ip_addr", "opa.runtime", "rand.intn", "uuid.rfc4122", "providers.", "graphql.",
                   "rego.parse_module", "io.jwt.", "crypto.x509.", "crypto.parse_private_keys")  # fmt: skip
 _COLLECTIONS: Final = frozenset({"array", "set", "arraycomprehension", "setcomprehension"})

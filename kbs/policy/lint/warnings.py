@@ -32,7 +32,7 @@ _OWN_DATA: Final = {
     PolicyKind.EVIDENCE: frozenset({"kbs", "policy"}),
     PolicyKind.RESOURCE: frozenset({"kbs", "policy", "plugin", "resource-path", "query"}),
 }
-_BY_REFERENCE: Final = frozenset({"in", "equals", "at least", "contains"})
+_BY_REFERENCE: Final = frozenset({"in", "equals", "at least", "at most", "all in", "contains"})
 _PASSIVE: Final = frozenset({"checks", "findings"})  # libraries that look at nothing but their arguments
 _NO_VALUES_KNOWN: Final = frozenset({"nvidia"})
 _BINDS: Final = frozenset({"assign", "eq"})
@@ -186,7 +186,7 @@ def _no_reference(module: Module, used: set[str]) -> Iterator[LintFinding]:
 def _consults(module: Module, rules: list[Node]) -> bool:
     for rule in rules:
         for name, _, _ in calls(rule):
-            if name in {"query_reference_value", "data.policy.query_reference_value"}:
+            if name.removeprefix("data.policy.") in {"query_reference_value", "query_reference_sets"}:
                 return True
         if "checks" in _libraries(module) and any(map(_looks_up, walk(rule))):
             return True

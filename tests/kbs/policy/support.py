@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +12,10 @@ from rvps.model import Snapshot
 NOW = datetime(2026, 6, 15, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-def snapshot(values: dict[str, Any] | None = None, version: str = "1") -> Snapshot:
-    """A snapshot of these reference values."""
-    return Snapshot(version, values or {}, json.dumps(values or {}).encode(), None)
+def snapshot(values: dict[str, Any] | None = None, version: str = "1", sets: Sequence[dict[str, Any]] = ()) -> Snapshot:
+    """A snapshot of these reference values, and of these compound sets."""
+    by_name = {name: [each for each in sets if name in each] for name in {name: 0 for each in sets for name in each}}
+    return Snapshot(version, values or {}, json.dumps(values or {}).encode(), None, json.dumps(by_name).encode())
 
 
 def document(value: Any) -> bytes:

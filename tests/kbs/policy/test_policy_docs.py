@@ -44,7 +44,7 @@ def test_the_example_comes_out_as_documented(engine: WasmEngine, name: str) -> N
     given, beside, verdict, findings = blocks(name)
     policy = SHIPPED.policy(name)
     if name.startswith("evidence/"):
-        values = snapshot(beside)
+        values = snapshot({}, sets=beside) if isinstance(beside, list) else snapshot(beside)
         assert dict(engine.appraise(policy, document(given), values).trust_claims) == verdict
         found = engine.explain_appraisal(policy, document(given), values)
     else:
