@@ -2,11 +2,13 @@
 
 Source: UAPI.5 (Unified Kernel Image); systemd-stub(7) and systemd-measure(1): each section that is there, in one fixed
 order whatever the order in the file, first its name with a zero at the end, then its content as it lies in memory.
+Which sections a stub knows was compared with event logs of machines booted with systemd-stub 252, 254 and 257.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO, Final
 
@@ -14,19 +16,43 @@ from rvps.compute import pe
 from rvps.compute.pcr import KERNEL_IMAGE, Event, measured
 from rvps.errors import ArtifactUnusable
 
-SECTIONS: Final = (
-    *(b".linux", b".osrel", b".cmdline", b".initrd", b".ucode", b".splash", b".dtb", b".uname", b".sbat"),
-    *(b".pcrsig", b".pcrpkey", b".profile", b".dtbauto", b".hwids", b".efifw"),
-)
-"""What systemd-stub knows, in the order in which it measures."""
+SECTIONS: Final[Mapping[bytes, int]] = {
+    **dict.fromkeys((b".linux", b".osrel", b".cmdline", b".initrd"), 252),
+    b".ucode": 256,
+    **dict.fromkeys((b".splash", b".dtb"), 252),
+    **dict.fromkeys((b".uname", b".sbat"), 254),
+    **dict.fromkeys((b".pcrsig", b".pcrpkey"), 252),
+    **dict.fromkeys((b".profile", b".dtbauto", b".hwids"), 257),
+    b".efifw": 258,
+}
+"""What systemd-stub knows, in the order in which it measures, and since which version."""
+
+OLDEST: Final = 252
+"""The first version that measures into PCR 11."""
 
 _NOT_MEASURED: Final = b".pcrsig"  # signs the values that measuring gives
 _BY_MACHINE: Final = (b".dtbauto", b".efifw")
 _MAX_PROFILES: Final = 256
+_MAGIC: Final = re.compile(rb"#### LoaderInfo: systemd-stub ([1-9][0-9]{2,3})\b")
 
 
-def sections_of(image: pe.Image, profile: int = 0) -> Mapping[bytes, pe.Section]:
-    """The sections that count for one profile, in the order of `SECTIONS`.
+def stub_version(file: BinaryIO, image: pe.Image) -> int:
+    """The release of systemd whose stub the image has, e.g. 257: what is measured depends on it.
+
+    Raises:
+        ArtifactUnusable: no stub of systemd, or one that measures no sections.
+    """
+    for section in image.sections:
+        if section.name == b".sdmagic" and (found := _MAGIC.search(b"".join(pe.pieces(file, *_beginning(section))))):
+            version = int(found[1])
+            if version < OLDEST:
+                raise ArtifactUnusable(f"UKI: systemd-stub {version} does not measure sections; {OLDEST} is the first")
+            return version
+    raise ArtifactUnusable("UKI: its stub does not say that it is one of systemd, so what it measures is not known")
+
+
+def sections_of(image: pe.Image, version: int, profile: int = 0) -> Mapping[bytes, pe.Section]:
+    """The sections that a stub of `version` uses for one profile, in the order of `SECTIONS`.
 
     Sections before the first `.profile` are for all profiles; those from the n-th `.profile` on are for profile n and
     stand in place of the common ones. An image without any has the profile 0 only.
@@ -37,10 +63,10 @@ def sections_of(image: pe.Image, profile: int = 0) -> Mapping[bytes, pe.Section]
     """
     groups: list[dict[bytes, pe.Section]] = [{}]
     for section in image.sections:
+        if SECTIONS.get(section.name, version + 1) > version:
+            continue
         if section.name == b".profile":
             groups.append({})
-        if section.name not in SECTIONS:
-            continue
         if section.name in groups[-1]:
             raise ArtifactUnusable(f"UKI: section {section.name.decode()} is there twice")
         groups[-1][section.name] = section
@@ -58,15 +84,19 @@ def sections_of(image: pe.Image, profile: int = 0) -> Mapping[bytes, pe.Section]
 
 
 def image_events(
-    file: BinaryIO, image: pe.Image, bank: str, profile: int = 0, progress: Callable[[int], None] | None = None
+    file: BinaryIO, sections: Mapping[bytes, pe.Section], bank: str, progress: Callable[[int], None] | None = None
 ) -> list[Event]:
-    """PCR 11 before the first phase. Raises as `sections_of`, and OSError.
+    """PCR 11 before the first phase.
 
     Args:
+        sections: of `sections_of`.
         progress: told the number of bytes of each piece after it was hashed.
+
+    Raises:
+        ArtifactUnusable: the file became shorter.
+        OSError: the file does not read.
     """
-    found = sections_of(image, profile)
-    return list(_events(((name, pe.memory(file, section)) for name, section in found.items()), bank, progress))
+    return list(_events(((name, pe.memory(file, section)) for name, section in sections.items()), bank, progress))
 
 
 def content_events(contents: Mapping[bytes, bytes], bank: str) -> list[Event]:
@@ -92,6 +122,10 @@ def text_of(file: BinaryIO, section: pe.Section, limit: int = 64 << 10) -> str:
         return b"".join(pe.memory(file, section)).split(b"\0")[0].decode()
     except UnicodeDecodeError:
         raise ArtifactUnusable(f"UKI: section {section.name.decode()} is no text") from None
+
+
+def _beginning(section: pe.Section) -> tuple[int, int]:
+    return section.offset, min(section.size, 4096)
 
 
 def _events(
