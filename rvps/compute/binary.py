@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, Final
 
 from rvps.errors import ArtifactUnusable
@@ -25,13 +25,20 @@ def read_whole(file: BinaryIO, limit: int, what: str) -> bytes:
     return raw
 
 
-def digest_of(file: BinaryIO, algorithm: str, progress: Callable[[int], None] | None = None) -> tuple[bytes, int]:
-    """Digest and size of a file of any size, in constant memory. `progress` is told the bytes of each piece."""
-    running = hashlib.new(algorithm)
+def digests_of(
+    file: BinaryIO, algorithms: Sequence[str], progress: Callable[[int], None] | None = None
+) -> tuple[dict[str, bytes], int]:
+    """Digests by the names that hashlib knows, and the size, of a file of any size, in constant memory.
+
+    Args:
+        progress: told the number of bytes of each piece after it was hashed.
+    """
+    hashes = {name: hashlib.new(name) for name in algorithms}
     size = 0
     while piece := file.read(CHUNK):
-        running.update(piece)
+        for running in hashes.values():
+            running.update(piece)
         size += len(piece)
         if progress is not None:
             progress(len(piece))
-    return running.digest(), size
+    return {name: running.digest() for name, running in hashes.items()}, size
