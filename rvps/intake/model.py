@@ -25,7 +25,7 @@ class Verified:
     content: exactly the bytes under the signature.
     digest: SHA-256 of `content`, lower-case hex; approvals and revocations name a statement by it.
     signed_at: when, if a trusted clock or a signed field says so.
-    expires: when the signature itself ends, by its certificates or by what the signer put beside it; None: neither says.
+    expires: when the signature itself ends, by its certificates or by what the signer put beside it, if either says.
         `extract` lets no value live longer.
     """
 

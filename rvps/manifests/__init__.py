@@ -1,0 +1,1 @@
+"""Manifests that vendors publish, CoRIM and SWID RIM, read into plain records. Nothing here knows who signed them."""
