@@ -69,7 +69,7 @@ def emit(
     except StatementUnacceptable as err:
         raise Failure(str(err), "give a --series of letters, digits and ._/+- and files with printable names") from err
     if output.file is not None:
-        _write_whole(output.file, document + b"\n")
+        write_whole(output.file, document + b"\n")
     if output.as_json:
         if output.file is None:
             click.echo(document)
@@ -99,7 +99,7 @@ def _show(value_set: ValueSet, details: Table | None) -> None:
             console.print()
 
 
-def _write_whole(path: Path, document: bytes) -> None:
+def write_whole(path: Path, document: bytes) -> None:
     """The file is either as it was or complete."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
