@@ -1,0 +1,400 @@
+"""A provider in another process: `rvps serve`, or another broker, over its REST API.
+
+The newest snapshot is kept in memory by conditional polling, so that an evaluation costs no call and a revocation is
+here within one interval. What cannot be refreshed for too long, or has run out, is not used: `ProviderUnavailable`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import ssl
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import httpx
+
+from rvps.errors import NotStated, ProviderUnavailable, SettingsUnacceptable, StatementUnacceptable
+from rvps.messages import read_time
+from rvps.model import ReferenceValue, Snapshot
+from rvps.strict_json import MAX_DEPTH, NotStrictJson, decode, encode
+
+_LOG = logging.getLogger("rvps.remote")
+_V0: Final = "/kbs/v0/"
+_TOKEN_LENGTHS: Final = range(16, 16_385)
+_CONNECT_SECONDS: Final = 2.0
+_READ_SECONDS: Final = 2.0  # between two pieces of an answer
+_POLL_SECONDS: Final = 10.0  # for one whole snapshot
+_FORWARD_SECONDS: Final = 30.0  # for one whole answer to an administrator
+_FIRST_WAIT: Final = 3.0  # seconds that the very first caller waits for a snapshot
+_EXPIRY_WAIT: Final = 0.25  # seconds that one caller waits for the next one, where the newest has just run out
+_AFTER_CHANGE_WAIT: Final = 2.0  # seconds until one's own change is seen
+MAX_ANSWER: Final = 64 << 20
+"""Octets of one answer once unpacked; 100 000 values are about 12 MiB."""
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_SENDER_AT_FAULT: Final = frozenset({400, 413, 422})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSettings:
+    """Where the provider is and how fresh its answers must be.
+
+    token: text of its `broker-token`, or of an admin token of a broker. ca_file: PEM of the only roots to trust.
+    poll_seconds: between two looks. max_age_seconds: how long ago the newest answer may have been asked for.
+    """
+
+    url: str
+    token: str
+    ca_file: Path | None = None
+    poll_seconds: float = 0.5
+    max_age_seconds: float = 10.0
+
+    def __repr__(self) -> str:
+        return f"RemoteSettings({self.url})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The newest snapshot: its tag, and when the request was sent that last confirmed it."""
+
+    snapshot: Snapshot
+    tag: str
+    asked: float
+
+
+class RemoteProvider:
+    """`rvps.client.ReferenceValueProvider` over HTTP. Safe from several threads; its thread starts at the first use, so
+    not before a fork.
+
+    Args:
+        transport: in place of the network (tests).
+        ticks: seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        settings: RemoteSettings,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        ticks: Callable[[], float] = monotonic,
+    ) -> None:
+        """
+        Raises:
+            SettingsUnacceptable: a token that is none, or roots that do not load.
+        """
+        self._settings = settings
+        self._ticks = ticks
+        self._http = _client(settings, transport)
+        self._changed = threading.Condition()
+        self._wake = threading.Event()
+        self._end = threading.Event()
+        self._held: _Held | None = None
+        self._rounds = 0  # polls that came to an end
+        self._failure: str | None = "it was not asked yet"
+        self._waited_for: Snapshot | None = None
+        self._thread: threading.Thread | None = None
+
+    def snapshot(self, at: datetime) -> Snapshot:
+        """The newest snapshot, the same object while nothing changed. No call, except that the first one waits."""
+        self._start()
+        held = self._held
+        if held is not None and _has_ended(held.snapshot, at):
+            held = self._after_expiry(held, at)
+        if held is None:
+            raise ProviderUnavailable(f"no reference values from {self._settings.url}: {self._failure}")
+        age = self._ticks() - held.asked
+        if age > self._settings.max_age_seconds:
+            raise ProviderUnavailable(f"reference values are {age:.0f} s old: {self._failure}")
+        return held.snapshot
+
+    def query(self, name: str, at: datetime) -> Any | None:
+        """The value of one name, or None if none is valid at `at`."""
+        return self.snapshot(at).values.get(name)
+
+    def list(self, at: datetime) -> Sequence[ReferenceValue]:
+        """Every stored value by name, expired ones too; asks the provider."""
+        del at  # the provider's own clock tells what is valid
+        return _values(self._forward("GET", "admin/reference-values", None))
+
+    def register(self, message: Mapping[str, Any], *, issuer: str, at: datetime) -> Sequence[ReferenceValue]:
+        """Forward a message in the name of `issuer`; the new values are in the next snapshot of this process."""
+        del at
+        prefer = {"Prefer": "return=representation"}
+        body = self._forward("POST", "reference-value", encode(dict(message)), issuer=issuer, headers=prefer)
+        self._see_change()
+        return _values(body)
+
+    def withdraw(self, name: str, *, issuer: str, at: datetime) -> bool:
+        """Forward a withdrawal in the name of `issuer`."""
+        del at
+        try:
+            self._forward("DELETE", "admin/reference-values?" + urlencode({"name": name}), None, issuer=issuer)
+        except NotStated:
+            return False
+        self._see_change()
+        return True
+
+    def close(self) -> None:
+        """End the thread and the connections."""
+        self._end.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(_POLL_SECONDS)
+        self._http.close()
+
+    # --- polling ---------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._rounds:
+            return
+        with self._changed:
+            if not self._end.is_set():
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._poll_for_ever, name="references", daemon=True)
+                    self._thread.start()
+                self._changed.wait_for(lambda: self._rounds > 0, _FIRST_WAIT)
+
+    def _poll_for_ever(self) -> None:
+        while not self._end.is_set():
+            asked = self._ticks()
+            self._wake.clear()
+            held: _Held | None = self._held
+            failure: str | None = None
+            try:
+                held = self._poll(asked)
+            except ProviderUnavailable as err:
+                failure = str(err)
+            except Exception as err:  # noqa: BLE001 - the wall of this thread: one bad round must not be the last
+                failure = f"unexpected {type(err).__name__}"
+            self._note(failure)
+            with self._changed:
+                self._held, self._failure = held, failure
+                self._rounds += 1
+                self._changed.notify_all()
+            self._wake.wait(max(0.0, self._settings.poll_seconds - (self._ticks() - asked)))
+
+    def _poll(self, asked: float) -> _Held:
+        held = self._held
+        headers = {"If-None-Match": held.tag} if held is not None else {}
+        status, answer, body = self._call("GET", "admin/reference-values/snapshot", None, headers, _POLL_SECONDS)
+        if status == 304:
+            if held is None or answer.get("ETag") not in (None, held.tag):
+                raise ProviderUnavailable("it says that nothing changed in what we do not have")
+            return _Held(held.snapshot, held.tag, asked)
+        if status != 200:
+            raise ProviderUnavailable(f"it answered {status}")
+        tag = f'"{sha256(body).hexdigest()}"'
+        if not hmac.compare_digest(answer.get("ETag", "").removeprefix("W/").encode(), tag.encode()):
+            raise ProviderUnavailable("its snapshot is not the one that its ETag names")
+        snapshot = read_snapshot(body)
+        if (
+            held is not None
+            and snapshot.version == held.snapshot.version
+            and not _says_the_same(snapshot, held.snapshot)
+        ):
+            raise ProviderUnavailable("it has two snapshots of one version")
+        return _Held(snapshot, tag, asked)
+
+    def _after_expiry(self, held: _Held, at: datetime) -> _Held | None:
+        """The next snapshot, or None if it is not here in time. Only one caller waits for each."""
+        with self._changed:
+            first, self._waited_for = self._waited_for is not held.snapshot, held.snapshot
+            if first:
+                rounds = self._rounds
+                self._wake.set()
+                self._changed.wait_for(
+                    lambda: (
+                        self._rounds > rounds and self._held is not None and not _has_ended(self._held.snapshot, at)
+                    ),
+                    _EXPIRY_WAIT,
+                )
+            newest = self._held
+        return newest if newest is not None and not _has_ended(newest.snapshot, at) else None
+
+    def _see_change(self) -> None:
+        """Wait until a poll that began after now has ended: who changed something sees it."""
+        self._start()
+        with self._changed:
+            rounds = self._rounds
+            self._wake.set()
+            # the poll that is under way may have been answered before the change: the next one was not
+            self._changed.wait_for(lambda: self._rounds > rounds, _AFTER_CHANGE_WAIT)
+            self._wake.set()
+            self._changed.wait_for(lambda: self._rounds > rounds + 1, _AFTER_CHANGE_WAIT)
+
+    def _note(self, failure: str | None) -> None:
+        """One line when it stops answering, one when it answers again."""
+        if failure is not None and (self._failure is None or self._rounds == 0):
+            _LOG.warning("no answer from the reference value provider", extra={"members": {"reason": failure}})
+        elif failure is None and self._failure is not None and self._rounds:
+            _LOG.info("the reference value provider answers again")
+
+    # --- one request -------------------------------------------------------------------------------------------------
+
+    def _forward(
+        self,
+        method: str,
+        target: str,
+        content: bytes | None,
+        *,
+        issuer: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """One administrator's request, answered 200.
+
+        Raises:
+            StatementUnacceptable, NotStated: as the provider says; the text is its own.
+            ProviderUnavailable: everything else. A change may have been made all the same.
+        """
+        extra = dict(headers or {})
+        if issuer is not None:
+            extra["RVPS-On-Behalf-Of"] = quote(issuer, safe=":")
+        status, _, body = self._call(method, target, content, extra, _FORWARD_SECONDS)
+        if status == 200:
+            return body
+        if status == 404:
+            raise NotStated(_detail(body))
+        if status in _SENDER_AT_FAULT:
+            raise StatementUnacceptable(_detail(body))
+        raise ProviderUnavailable(f"the reference value provider answered {status}")
+
+    def _call(
+        self, method: str, target: str, content: bytes | None, headers: Mapping[str, str], seconds: float
+    ) -> tuple[int, httpx.Headers, bytes]:
+        deadline = self._ticks() + seconds
+        try:
+            with self._http.stream(method, _V0 + target, content=content, headers=dict(headers)) as response:
+                return response.status_code, response.headers, self._read(response, deadline)
+        except httpx.HTTPError as err:
+            raise ProviderUnavailable(f"no answer ({type(err).__name__})") from err
+
+    def _read(self, response: httpx.Response, deadline: float) -> bytes:
+        """The body, unpacked piece by piece so that a small answer cannot become a huge one.
+
+        Source: RFC 9110 section 8.4; RFC 1952.
+        """
+        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if coding not in ("identity", "gzip"):
+            raise ProviderUnavailable("it answered in an encoding that was not asked for")
+        unpacking = zlib.decompressobj(wbits=31) if coding == "gzip" else None
+        found = bytearray()
+        for piece in response.iter_raw():
+            if self._ticks() > deadline or self._end.is_set():
+                raise ProviderUnavailable("its answer takes too long")
+            try:
+                found += piece if unpacking is None else unpacking.decompress(piece, MAX_ANSWER + 1 - len(found))
+            except zlib.error as err:
+                raise ProviderUnavailable("its answer does not unpack") from err
+            if len(found) > MAX_ANSWER or (unpacking is not None and unpacking.unconsumed_tail):
+                raise ProviderUnavailable(f"its answer has more than {MAX_ANSWER} octets")
+        if unpacking is not None and not unpacking.eof:
+            raise ProviderUnavailable("its answer is cut off")
+        return bytes(found)
+
+
+def read_snapshot(body: bytes) -> Snapshot:
+    """Read what `rvps.rest.snapshot_document` writes.
+
+    Raises:
+        ProviderUnavailable: any other form.
+    """
+    try:
+        document = decode(body, max_bytes=MAX_ANSWER, max_depth=MAX_DEPTH + 4)
+    except NotStrictJson as err:
+        raise ProviderUnavailable(f"its snapshot does not read: {err}") from err
+    if not isinstance(document, dict) or document.keys() != {"format", "version", "valid_until", "values", "sets"}:
+        raise ProviderUnavailable("its snapshot has other members than this release reads")
+    values, sets, version, until = (document[name] for name in ("values", "sets", "version", "valid_until"))
+    if (
+        type(document["format"]) is not int
+        or document["format"] != 1
+        or not isinstance(values, dict)
+        or not isinstance(sets, dict)
+    ):
+        raise ProviderUnavailable("its snapshot has another form than this release reads")
+    if not isinstance(version, str) or not _DIGEST.fullmatch(version):
+        raise ProviderUnavailable("its snapshot has no version")
+    try:
+        end = None if until is None else read_time(until, "valid_until")
+    except (StatementUnacceptable, TypeError) as err:
+        raise ProviderUnavailable("its snapshot ends at no time that can be read") from err
+    return Snapshot(version, MappingProxyType(values), encode(values), end, encode(sets))
+
+
+def _says_the_same(one: Snapshot, other: Snapshot) -> bool:
+    return (one.encoded, one.encoded_sets) == (other.encoded, other.encoded_sets)
+
+
+def _has_ended(snapshot: Snapshot, at: datetime) -> bool:
+    return snapshot.valid_until is not None and at >= snapshot.valid_until
+
+
+def _client(settings: RemoteSettings, transport: httpx.BaseTransport | None) -> httpx.Client:
+    token = settings.token
+    if len(token) not in _TOKEN_LENGTHS or not token.isascii() or not token.isprintable() or " " in token:
+        raise SettingsUnacceptable("the token file of the reference value provider holds no token")
+    try:
+        context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
+    except OSError as err:
+        raise SettingsUnacceptable(f"{settings.ca_file}: not a readable file of PEM certificates") from err
+    return httpx.Client(
+        base_url=settings.url,
+        verify=context,
+        transport=transport,
+        trust_env=False,
+        timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
+        headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"},
+    )
+
+
+def _values(body: bytes) -> Sequence[ReferenceValue]:
+    try:
+        lines = decode(body, max_bytes=MAX_ANSWER, max_depth=MAX_DEPTH + 4)
+        return [
+            ReferenceValue(
+                name=_text(line, "name"),
+                value=line["value"],
+                issuer=_text(line, "issuer"),
+                statement=_text(line, "statement"),
+                valid_from=_moment(line, "valid_from"),
+                valid_until=_moment(line, "valid_until"),
+            )
+            for line in lines
+        ]
+    except (NotStrictJson, ValueError, TypeError, KeyError) as err:
+        raise ProviderUnavailable("its list of values does not read") from err
+
+
+def _text(line: Mapping[str, Any], member: str) -> str:
+    value = line[member]
+    if not isinstance(value, str):
+        raise TypeError(member)
+    return value
+
+
+def _moment(line: Mapping[str, Any], member: str) -> datetime:
+    moment = datetime.fromisoformat(_text(line, member))
+    if moment.tzinfo is None:
+        raise ValueError(member)
+    return moment
+
+
+def _detail(body: bytes) -> str:
+    """The provider's own words: it is authenticated, and its texts are safe to show."""
+    try:
+        problem = decode(body, max_bytes=64 << 10)
+        detail = problem["detail"]
+    except (NotStrictJson, KeyError, TypeError):
+        return "the reference value provider refused it without a reason"
+    return str(detail)[:1000]
