@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -32,12 +33,13 @@ from kbs.admin.what_if import WhatIf
 from kbs.attestation.ear import EarSettings
 from kbs.attestation.enabled import enabled_verifiers
 from kbs.attestation.endorsements import endorsement_service
+from kbs.attestation.references import reference_provider
 from kbs.attestation.service import AttestationService
 from kbs.audit.gate import GroupCommit
 from kbs.audit.log import AuditLog
 from kbs.clock import Clock, system_clock
 from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
-from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
+from kbs.errors import ConfigInvalid
 from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
 from kbs.plugins.model import Plugin
@@ -79,7 +81,8 @@ from kbs.web.dispatch import Dispatcher, RouteTable
 from kbs.web.flask_app import create_app
 from kbs.web.metrics import Metrics
 from kbs.web.model import Listener
-from rvps.client import ReferenceValueProvider, embedded
+from rvps.client import ReferenceValueProvider, RemoteProvider
+from rvps.errors import ProviderUnavailable
 
 AUDIT_ORIGIN = "kbs/audit"
 _WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
@@ -127,12 +130,15 @@ class Broker:
         Raises:
             KbsError: a policy that cannot be used; whoever asks for it will be told.
         """
-        self.references.snapshot(self.clock())
+        with suppress(ProviderUnavailable):  # guests will be told, and the next round asks again
+            self.references.snapshot(self.clock())
         for kind, policy_id in _WARM:
             self.engine.prepare(self.policies.active(kind, policy_id))
 
     def close(self) -> None:
         """Release files and connections."""
+        if isinstance(self.references, RemoteProvider):
+            self.references.close()
         self.inputs.close()
         self.handshakes.close()
         self.store.close()
@@ -164,7 +170,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
     )
     candidates = Candidates(store, policies)
     inputs = _decision_inputs(data, settings, sealing, clock)
-    references = embedded(store, conflict=VersionConflict, unavailable=StorageUnavailable)
+    references = reference_provider(settings.references, data, store)
     ring = KeyRing(token_key)
     issuer_name = settings.server.public_url or DEFAULT_ISSUER
     token_life = timedelta(seconds=settings.token.lifetime_seconds)
@@ -215,7 +221,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
             "tees": sorted(tee.value for tee in verifiers),
             "policy_engine": engine.name,
             "policy_set": settings.policy.set,
-            "references": references.snapshot(clock()).version,
+            "references": _version(references, clock),
         }
 
     def ready() -> Mapping[str, Any]:
@@ -251,6 +257,14 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
     return Broker(
         settings, dispatcher, audit, store, handshake_store, policies, engine, references, metrics, clock, inputs
     )
+
+
+def _version(references: ReferenceValueProvider, clock: Clock) -> str | None:
+    """None: no provider answers, which is what somebody who asks for the status wants to see."""
+    try:
+        return references.snapshot(clock()).version
+    except ProviderUnavailable:
+        return None
 
 
 def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock) -> AuditLog:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import cattrs
 from cattrs.errors import ClassValidationError
@@ -22,6 +23,7 @@ from kbs.errors import ConfigInvalid
 _PREFIX = "KBS__"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")  # as in kbs.protocol.resource_path
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 
 
@@ -123,6 +125,18 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceSettings:
+    """Reference values: kept by this broker, or by a provider of its own (`rvps serve`)."""
+
+    publishers: Path | None = None  # TOML: who may sign which values; only where this broker keeps them itself
+    url: str | None = None  # of the provider's REST API; none: this broker keeps reference values itself
+    token_file: Path | None = None  # the provider's broker-token
+    ca_file: Path | None = None  # PEM of the only roots to trust at `url`
+    poll_seconds: float = 0.5
+    max_age_seconds: float = 10.0  # values that nobody confirmed for longer are not used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PluginSettings:
     """What may be released; each name is an entry point `kbs.plugins`."""
 
@@ -202,6 +216,7 @@ class Settings:
     endorsements: EndorsementSettings = field(default_factory=EndorsementSettings)
     token: TokenSettings = field(default_factory=TokenSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
+    references: ReferenceSettings = field(default_factory=ReferenceSettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
@@ -298,6 +313,7 @@ def check(settings: Settings) -> None:
         if provider.public_key is None and provider.jwk_set is None:
             problems.append("admin.identity_providers: each needs public_key or jwk_set")
     problems += _policy_problems(settings.policy)
+    problems += _reference_problems(settings.references)
     if problems:
         raise ConfigInvalid("settings: " + "; ".join(problems))
 
@@ -348,6 +364,29 @@ def _policy_problems(policy: PolicySettings) -> list[str]:
     ]
     if policy.history_decisions < 0 or policy.history_bytes < 1 << 16 or policy.history_days < 1:
         problems.append("policy.history_decisions is at least 0, history_bytes 65536, history_days 1")
+    return problems
+
+
+def _is_safe_for_tokens(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        host, _ = address.hostname, address.port
+    except ValueError:
+        return False
+    return bool(host) and (address.scheme == "https" or (address.scheme == "http" and host in _LOOPBACK))
+
+
+def _reference_problems(references: ReferenceSettings) -> list[str]:
+    problems = []
+    if references.url is not None:
+        if not _is_safe_for_tokens(references.url):
+            problems.append("references.url: https://HOST:PORT, or http:// to this machine: a token travels with it")
+        if references.token_file is None:
+            problems.append("references.url needs references.token_file, a copy of the provider's broker-token")
+        if references.publishers is not None:
+            problems.append("references.publishers: the provider at references.url has its own")
+    if references.poll_seconds < 0.05 or references.max_age_seconds < 2 * references.poll_seconds:
+        problems.append("references.poll_seconds is at least 0.05, references.max_age_seconds twice as much")
     return problems
 
 

@@ -1,4 +1,4 @@
-"""The one door through which a broker reaches reference values: in process today, over the network by setting."""
+"""The one door through which a broker reaches reference values: in process, or over the network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from rvps.model import ReferenceValue, Snapshot
+from rvps.remote import RemoteProvider, RemoteSettings
 from rvps.service import EmbeddedProvider
 from rvps.store import KeyValueStore
+
+__all__ = ["ReferenceValueProvider", "RemoteProvider", "RemoteSettings", "embedded", "remote"]
 
 
 class ReferenceValueProvider(Protocol):
@@ -47,3 +50,12 @@ def embedded(
         unavailable: what it raises when it is down or full; callers here see `ProviderUnavailable`.
     """
     return EmbeddedProvider(store, conflict=conflict, unavailable=unavailable)
+
+
+def remote(settings: RemoteSettings) -> RemoteProvider:
+    """A provider in another process, whose newest snapshot is kept here. Close it at the end.
+
+    Raises:
+        SettingsUnacceptable: a token that is none, or roots that do not load.
+    """
+    return RemoteProvider(settings)

@@ -1,0 +1,38 @@
+"""Where this broker's reference values are: in its own store, or at a provider of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kbs.config import ReferenceSettings
+from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
+from kbs.storage.model import KeyValueStore
+from rvps.client import ReferenceValueProvider, RemoteSettings, embedded, remote
+from rvps.errors import SettingsUnacceptable
+
+
+def reference_provider(settings: ReferenceSettings, data: Path, store: KeyValueStore) -> ReferenceValueProvider:
+    """The provider that the settings name. Relative paths are under `data`. It connects at its first use, not here.
+
+    Raises:
+        ConfigInvalid: a file that does not read, a token that is none, roots that do not load.
+    """
+    if settings.url is None or settings.token_file is None:
+        return embedded(store, conflict=VersionConflict, unavailable=StorageUnavailable)
+    path = data / settings.token_file
+    try:
+        return remote(
+            RemoteSettings(
+                url=settings.url,
+                token=path.read_text("ascii").strip(),
+                ca_file=None if settings.ca_file is None else data / settings.ca_file,
+                poll_seconds=settings.poll_seconds,
+                max_age_seconds=settings.max_age_seconds,
+            )
+        )
+    except OSError as err:
+        raise ConfigInvalid(f"references.token_file {path}: {err.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigInvalid(f"references.token_file {path}: holds no token") from None
+    except SettingsUnacceptable as err:
+        raise ConfigInvalid(f"references: {err}") from None
