@@ -1,17 +1,15 @@
-"""The one door through which a broker reaches reference values: in process, or over the network."""
+"""The one door through which a broker reaches reference values: in process today, over the network by setting."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from rvps.model import ReferenceValue, Snapshot
-from rvps.remote import RemoteProvider, RemoteSettings
+from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
+from rvps.publishers import NOBODY, Publishers
 from rvps.service import EmbeddedProvider
 from rvps.store import KeyValueStore
-
-__all__ = ["ReferenceValueProvider", "RemoteProvider", "RemoteSettings", "embedded", "remote"]
 
 
 class ReferenceValueProvider(Protocol):
@@ -32,15 +30,46 @@ class ReferenceValueProvider(Protocol):
         """Every stored value by name, expired ones too (for people)."""
 
     def register(self, message: Mapping[str, Any], *, issuer: str, at: datetime) -> Sequence[ReferenceValue]:
-        """Take one RVPS message (rvps.md 3: `version`, `type`, `payload`), vouched for by the authenticated `issuer`.
-        Durable when it returns; all of its values or none."""
+        """Take one RVPS message (rvps.md 3: `version`, `type`, `payload`), vouched for by the authenticated `issuer`; a
+        type that is signed must verify, whoever sends it. Durable when it returns; all of its values or none."""
 
     def withdraw(self, name: str, *, issuer: str, at: datetime) -> bool:
         """Remove one name at once. False if there was none."""
 
+    def submit(self, message: Mapping[str, Any], at: datetime) -> Submitted:
+        """Take one signed message: a statement, an approval or a revocation. Its signature is what vouches for it."""
+
+    def dry_run(self, message: Mapping[str, Any], at: datetime, *, issuer: str = "") -> Preview:
+        """What `register` or `submit` would do. Stores nothing; raises what they would raise."""
+
+    def revoke(self, statement: str, *, reason: str, issuer: str, at: datetime) -> StatementStatus:
+        """An administrator makes one statement void at once; `statement` as for `statement`."""
+
+    def statements(self, at: datetime) -> Sequence[StatementStatus]:
+        """Every kept statement, newest first."""
+
+    def statement(self, statement: str, at: datetime) -> StatementStatus | None:
+        """One statement by id, by digest, or by a beginning of its digest (8 digits or more) that is unique."""
+
+    def signed_message(self, digest: str) -> bytes | None:
+        """The signed bytes as they arrived, by `Step.message`: proves later who signed."""
+
+    def why(self, name: str, value: Any | None, at: datetime) -> Why:
+        """Who stated a value, under which statement, from which artifacts, until when. value None: whatever is said."""
+
+    def missed(self, names: Iterable[str]) -> None:
+        """Count names that a policy asked for and did not get."""
+
+    def misses(self) -> Mapping[str, int]:
+        """Names asked for and not found since the start, with how often; a bounded number of them."""
+
 
 def embedded(
-    store: KeyValueStore, *, conflict: type[Exception], unavailable: type[Exception]
+    store: KeyValueStore,
+    *,
+    conflict: type[Exception],
+    unavailable: type[Exception],
+    publishers: Callable[[], Publishers] = lambda: NOBODY,
 ) -> ReferenceValueProvider:
     """A provider in this process.
 
@@ -48,14 +77,6 @@ def embedded(
         store: anything that fits the small port in `rvps.store`; the broker's store does.
         conflict: what that store raises for a lost compare-and-set.
         unavailable: what it raises when it is down or full; callers here see `ProviderUnavailable`.
+        publishers: who may send signed messages; asked for each, so that a file that is read again counts at once.
     """
-    return EmbeddedProvider(store, conflict=conflict, unavailable=unavailable)
-
-
-def remote(settings: RemoteSettings) -> RemoteProvider:
-    """A provider in another process, whose newest snapshot is kept here. Close it at the end.
-
-    Raises:
-        SettingsUnacceptable: a token that is none, or roots that do not load.
-    """
-    return RemoteProvider(settings)
+    return EmbeddedProvider(store, conflict=conflict, unavailable=unavailable, publishers=publishers)

@@ -17,6 +17,8 @@ from rvps.extractors import extractor_for
 VERSION: Final = "0.1.0"
 MAX_NAME: Final = 255  # characters
 DEFAULT_LIFE_MONTHS: Final = 12
+MAX_MESSAGE: Final = 8 << 20
+"""Bytes of one signed message after base64, checked before any signature; 10 000 values of 100 bytes are 2 MiB."""
 _MAX_PAYLOAD_TEXT: Final = 2 << 20  # characters of base64; each extractor has its own limit below this
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
 _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -32,6 +34,26 @@ class Provenance:
     valid_until: datetime
 
 
+def read_payload(message: Mapping[str, Any]) -> bytes:
+    """The payload of a message whose signature is yet to be verified; nothing in it is read.
+
+    Raises:
+        StatementUnacceptable: no base64, or more than `MAX_MESSAGE` bytes of it.
+    """
+    return _payload(_text(message, "payload"), _base64_length(MAX_MESSAGE))
+
+
+def check_signed(message: Mapping[str, Any]) -> None:
+    """The members around a signed payload: `version` as for `read`, and no `expiration`.
+
+    Raises:
+        StatementUnacceptable: any of them.
+    """
+    _check_version(message)
+    if message.get("expiration") is not None:
+        raise StatementUnacceptable("a signed message says itself when it expires: `expiration` has no place beside it")
+
+
 def read(message: Mapping[str, Any], at: datetime) -> Provenance:
     """Check one decoded message and extract its values, received at `at`.
 
@@ -43,12 +65,10 @@ def read(message: Mapping[str, Any], at: datetime) -> Provenance:
 
     Source: rvps 2.1, 3.
     """
-    version = _text(message, "version", VERSION)
-    if version != VERSION:
-        raise StatementUnacceptable(f"Version unmatched! Need {VERSION}, given {version[:32]}.")
+    _check_version(message)
     kind = _text(message, "type")
     extract = extractor_for(kind)
-    values = extract(_payload(_text(message, "payload")))
+    values = extract(_payload(_text(message, "payload"), _MAX_PAYLOAD_TEXT))
     for name in values:
         check_name(name)
     valid_from = at.astimezone(UTC).replace(microsecond=0)
@@ -111,8 +131,19 @@ def _text(message: Mapping[str, Any], member: str, default: str | None = None) -
     return value
 
 
-def _payload(text: str) -> bytes:
-    if len(text) > _MAX_PAYLOAD_TEXT:
+def _check_version(message: Mapping[str, Any]) -> None:
+    version = _text(message, "version", VERSION)
+    if version != VERSION:
+        raise StatementUnacceptable(f"Version unmatched! Need {VERSION}, given {version[:32]}.")
+
+
+def _base64_length(size: int) -> int:
+    """Characters of `size` bytes in base64 with padding."""
+    return (size + 2) // 3 * 4
+
+
+def _payload(text: str, most: int) -> bytes:
+    if len(text) > most:
         raise StatementUnacceptable("payload is too long")
     try:
         raw = base64.b64decode(text, validate=True)

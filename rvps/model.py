@@ -132,7 +132,7 @@ class Mention:
 class Why:
     """All that kept statements say about one name, or one value of it, newest first.
 
-    delivered: what policies get for the name, None if nothing. matches: whether the value asked about is that, or in it.
+    delivered: what policies get for the name, None if nothing. matches: the value asked about is that, or in it.
     """
 
     name: str

@@ -1,21 +1,34 @@
-"""The provider itself: register and withdraw statements, answer with what is valid at the moment asked about."""
+"""The provider itself: take statements on, answer with what is valid at the moment asked about."""
 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from threading import Lock
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
-from rvps import messages
-from rvps.model import ReferenceValue, Snapshot
-from rvps.statements import WITHDRAWAL, Draft, View, key_of
+from rvps import explaining, messages
+from rvps.admission import event_of as admitted
+from rvps.admission import revocation_by, source_of, whole_seconds
+from rvps.appraisal import Appraiser
+from rvps.errors import SignatureRefused, StatementUnacceptable
+from rvps.intake import INTAKES, signed_form
+from rvps.intake.model import Approval, Content, Intake, Revocation, Verified
+from rvps.json_values import ABSENT
+from rvps.misses import Misses
+from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
+from rvps.publishers import NOBODY, Publishers
+from rvps.statements import Event, Signed, Source, Stated, Withdrawn
+from rvps.status import status_of, value_of
 from rvps.store import KeyValueStore, StatementLog
 from rvps.strict_json import encode
+from rvps.view import Entry, View
+
+_MAY_BE_SIGNED: Final = frozenset({"corim", "swid"})
+"""Upstream's types that are the same for signed and unsigned payloads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +45,43 @@ class _Answer:
         return (self.since is None or self.since <= at) and (until is None or at < until)
 
 
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """A verified message and what it says."""
+
+    verified: Verified
+    source: Source
+    content: Content | Approval | Revocation
+    payload: bytes
+
+
 class EmbeddedProvider:
     """`rvps.client.ReferenceValueProvider` in the caller's process, over the caller's store. Safe from several threads
-    and processes.
+    and processes. `rvps.view` says which statement decides about a name.
 
-    About one name the newest statement decides; when that has expired the name has no value, even if an older statement
-    had a longer life. The store may hold shadowed statements; nobody sees them but `history`.
+    Args:
+        publishers: who may send signed messages, as of now.
+        intakes: message type → how it is verified and read.
     """
 
-    def __init__(self, store: KeyValueStore, *, conflict: type[Exception], unavailable: type[Exception]) -> None:
+    def __init__(
+        self,
+        store: KeyValueStore,
+        *,
+        conflict: type[Exception],
+        unavailable: type[Exception],
+        publishers: Callable[[], Publishers] = lambda: NOBODY,
+        intakes: Mapping[str, Intake] = INTAKES,
+    ) -> None:
         self._log = StatementLog(store, conflict=conflict, unavailable=unavailable)
+        self._publishers = publishers
+        self._intakes = intakes
         self._lock = Lock()
         self._answer: _Answer | None = None
-        self._moments: tuple[int, list[datetime]] = (-1, [])
+        self._appraiser = Appraiser()
+        self._misses = Misses()
+
+    # Look-up.
 
     def snapshot(self, at: datetime) -> Snapshot:
         """Every value valid at `at`. The same object again, within microseconds, while nothing changed."""
@@ -60,81 +97,193 @@ class EmbeddedProvider:
             if answer is not None and answer.generation == generation and answer.holds(at):
                 self._answer = _Answer(token, generation, answer.since, answer.snapshot)
             else:
-                self._answer = self._appraise(token, generation, at)
+                since = self._log.view.calendar.around(at)[0]
+                self._answer = _Answer(token, generation, since, self._appraiser.snapshot(self._log.view, at))
             return self._answer.snapshot
 
     def query(self, name: str, at: datetime) -> Any | None:
-        """The value of one name, or None if none is valid at `at`."""
-        return self.snapshot(at).values.get(name)
+        """The value of one name, or None if none is valid at `at`. A miss is counted."""
+        found = self.snapshot(at).values.get(name)
+        if found is None:
+            self._misses.count([name])
+        return found
 
-    def list(self, at: datetime) -> Sequence[ReferenceValue]:
-        """Every stored value by name, expired ones too (for people)."""
-        del at  # the port has it for providers that must ask elsewhere; here all that is stored is listed
-        with self._lock:
-            self._log.sync()
-            return [value for _, value in sorted(self._log.view.values.items())]
+    def missed(self, names: Iterable[str]) -> None:
+        """Count names that a policy asked for and did not get."""
+        self._misses.count(names)
 
-    def history(self, name: str) -> Sequence[ReferenceValue]:
-        """What kept statements said about one name, oldest first; a withdrawal shows as a value None that is never
-        valid. The 64 newest statements are kept, and older ones while they decide about any name."""
-        with self._lock:
-            statements = self._log.history()
-        return [
-            statement.reference_values().get(name)
-            or ReferenceValue(
-                name,
-                None,
-                statement.draft.issuer,
-                key_of(statement.number),
-                statement.draft.received,
-                statement.draft.valid_until,
-            )
-            for statement in statements
-            if name in statement.draft.values
-        ]
+    def misses(self) -> Mapping[str, int]:
+        """Names asked for and not found since the start, with how often; at most `rvps.misses.MAX_NAMES`."""
+        return self._misses.counted()
+
+    # Taking on.
 
     def register(self, message: Mapping[str, Any], *, issuer: str, at: datetime) -> Sequence[ReferenceValue]:
-        """Take one RVPS message (`rvps.messages.read`), vouched for by the authenticated `issuer`.
+        """Take one RVPS message: a signed one as `submit` does, another (`rvps.messages.read`) vouched for by the
+        authenticated `issuer`.
 
         Durable on return, all of its values or none; each replaces what was said about its name before.
         """
-        provenance = messages.read(message, at)
-        if not provenance.values:
+        signed = self._read_signed(message, at)
+        if signed is not None:
+            return self._submit(signed, at).values
+        stated = _stated(message, issuer, at)
+        if not stated.values:
             return ()
-        draft = Draft(provenance.kind, issuer, provenance.valid_from, provenance.valid_until, provenance.values)
+        replaced: list[str | None] = []
+
+        def event(view: View) -> Event:
+            replaced[:] = _delivered(view, stated.values, at)
+            return stated
+
         with self._lock:
-            statement = self._log.append(lambda _view: draft)
-        return () if statement is None else tuple(statement.reference_values().values())
+            record = self._log.append(event)
+        assert record is not None
+        entry = Entry(record.number, stated, record.number, stated.received)
+        return tuple(value_of(entry, name, before) for name, before in zip(stated.values, replaced, strict=True))
+
+    def submit(self, message: Mapping[str, Any], at: datetime) -> Submitted:
+        """Take one signed message: a statement, an approval or a revocation. Its signature is what vouches for it."""
+        signed = self._read_signed(message, at)
+        if signed is None:
+            kind = str(message.get("type"))[:64]
+            raise SignatureRefused(f"messages of type {kind!r} carry no signature: an administrator may register them")
+        return self._submit(signed, at)
 
     def withdraw(self, name: str, *, issuer: str, at: datetime) -> bool:
-        """Remove one name at once, whether still valid or not. False if there was none."""
-        received = at.astimezone(UTC).replace(microsecond=0)
+        """Remove one name at once. False if there was none."""
+        received = whole_seconds(at)
 
-        def withdrawal(view: View) -> Draft | None:
-            return Draft(WITHDRAWAL, issuer, received, received, {name: None}) if name in view.values else None
+        def withdrawal(view: View) -> Event | None:
+            return Withdrawn(issuer, received, (name,)) if view.speaks(name, at) else None
 
         with self._lock:
             return self._log.append(withdrawal) is not None
 
-    def _appraise(self, token: int, generation: int, at: datetime) -> _Answer:
-        stored = self._log.view.values
-        values = {name: value.value for name, value in stored.items() if value.is_valid(at)}
-        encoded = encode(values)
-        moments = self._boundaries(generation)
-        position = bisect_right(moments, at)
-        snapshot = Snapshot(
-            version=hashlib.sha256(encoded).hexdigest(),
-            values=MappingProxyType(values),
-            encoded=encoded,
-            valid_until=moments[position] if position < len(moments) else None,
-        )
-        return _Answer(token, generation, moments[position - 1] if position else None, snapshot)
+    def revoke(self, statement: str, *, reason: str, issuer: str, at: datetime) -> StatementStatus:
+        """An administrator makes one statement void at once; by id, digest, or a beginning of it that is unique.
 
-    def _boundaries(self, generation: int) -> Sequence[datetime]:
-        """The moments at which some stored value starts or ends, ascending."""
-        if self._moments[0] != generation:
-            found = {
-                moment for value in self._log.view.values.values() for moment in (value.valid_from, value.valid_until)
-            }
-            self._moments = (generation, sorted(found))
-        return self._moments[1]
+        Raises:
+            StatementUnacceptable: no such statement, or it is revoked already.
+        """
+        with self._lock:
+            record = self._log.append(lambda view: revocation_by(view, statement, reason=reason, issuer=issuer, at=at))
+            assert record is not None
+            return self._status_after(record.event, at)
+
+    def dry_run(self, message: Mapping[str, Any], at: datetime, *, issuer: str = "") -> Preview:
+        """What `register` or `submit` would do. Stores nothing; raises what they would raise."""
+        signed = self._read_signed(message, at)
+        with self._synced() as view:
+            if signed is None:
+                event: Event = _stated(message, issuer, at)
+            else:
+                event = admitted(view, signed.verified.publisher, signed.source, signed.content, at)
+            return explaining.preview(view, event, at)
+
+    # For people.
+
+    def list(self, at: datetime) -> Sequence[ReferenceValue]:
+        """The value of every name that has one, by name; expired ones too."""
+        with self._synced() as view:
+            return explaining.listed(view, at)
+
+    def history(self, name: str) -> Sequence[ReferenceValue]:
+        """What kept statements said about one name, oldest first; a withdrawal shows as a value None that is never
+        valid. See `why` for their state."""
+        with self._synced() as view:
+            return [explaining.said(entry, name) for entry in view.speakers(name)]
+
+    def statements(self, at: datetime) -> Sequence[StatementStatus]:
+        """Every kept statement, newest first. Kept are those that are or may become active, of each series the 8
+        newest and those that state known bad values, and the 64 newest events; each with its approvals and revocation.
+        """
+        with self._synced() as view:
+            return [
+                status_of(view, entry, at)
+                for _, entry in sorted(view.entries.items(), reverse=True)
+                if not isinstance(entry.event, Withdrawn)
+            ]
+
+    def statement(self, statement: str, at: datetime) -> StatementStatus | None:
+        """One statement by id, by digest, or by a beginning of its digest (8 digits or more) that is unique."""
+        with self._synced() as view:
+            entry = view.find(statement)
+            return None if entry is None else status_of(view, entry, at)
+
+    def signed_message(self, digest: str) -> bytes | None:
+        """The signed bytes as they arrived, by `rvps.model.Step.message`: proves later who signed."""
+        with self._lock:
+            return self._log.message(digest)
+
+    def head(self) -> tuple[int, str]:
+        """Number and digest of the newest event: whoever remembers it notices a log that was set back."""
+        with self._lock:
+            self._log.sync()
+            return self._log.head()
+
+    def why(self, name: str, value: Any | None, at: datetime) -> Why:
+        """Who stated a value, under which statement, from which artifacts, until when. value None: whatever is said."""
+        with self._synced() as view:
+            return explaining.why(view, name, value, at)
+
+    # Inside.
+
+    @contextmanager
+    def _synced(self) -> Iterator[View]:
+        with self._lock:
+            self._log.sync()
+            yield self._log.view
+
+    def _read_signed(self, message: Mapping[str, Any], at: datetime) -> _Signed | None:
+        """Verify, then read; None for a message that nobody signed. Needs no lock: nothing here looks at the log."""
+        kind = message.get("type")
+        intake = self._intakes.get(kind) if isinstance(kind, str) else None
+        if intake is None and kind not in _MAY_BE_SIGNED:
+            return None
+        payload = messages.read_payload(message)
+        intake = intake or signed_form(str(kind), payload)
+        if intake is None:
+            return None
+        messages.check_signed(message)
+        verified = intake.verify(payload, self._publishers(), at)
+        if verified.kind not in verified.publisher.types:
+            raise SignatureRefused(f"publisher {verified.publisher.name!r} may not send {verified.kind!r}")
+        return _Signed(verified, source_of(verified, payload), intake.extract(verified, at), payload)
+
+    def _submit(self, signed: _Signed, at: datetime) -> Submitted:
+        replaced: list[str | None] = []
+
+        def event(view: View) -> Event:
+            made = admitted(view, signed.verified.publisher, signed.source, signed.content, at)
+            replaced[:] = _delivered(view, made.values, at) if isinstance(made, Signed) else []
+            return made
+
+        with self._lock:
+            record = self._log.append(event, signed.payload)
+            assert record is not None
+            status = self._status_after(record.event, at)
+            entry = self._log.view.find(status.id)
+        stated = record.event.values if isinstance(record.event, Signed) and entry is not None else {}
+        values = tuple(
+            value_of(entry, name, before) for name, before in zip(stated, replaced, strict=True) if entry is not None
+        )
+        return Submitted(explaining.what(record.event), status, values)
+
+    def _status_after(self, event: Event, at: datetime) -> StatementStatus:
+        self._log.sync()
+        entry = self._log.view.find(event.source.digest if isinstance(event, Signed) else explaining.about(event))
+        if entry is None:
+            raise StatementUnacceptable("the statement was removed in the meantime")
+        return status_of(self._log.view, entry, at)
+
+
+def _stated(message: Mapping[str, Any], issuer: str, at: datetime) -> Stated:
+    provenance = messages.read(message, at)
+    return Stated(provenance.kind, issuer, provenance.valid_from, provenance.valid_until, provenance.values)
+
+
+def _delivered(view: View, names: Iterable[str], at: datetime) -> list[str | None]:
+    """SHA-256 (hex) of what is delivered for each name now, None for nothing."""
+    values = [view.resolve(name, at).value for name in names]
+    return [None if value is ABSENT else hashlib.sha256(encode(value)).hexdigest() for value in values]

@@ -1,30 +1,35 @@
-"""Statements: what one message or one withdrawal said, its stored form, and the view that all of them add up to."""
+"""Events: everything that changes what policies see, and the stored form of each.
+
+One record holds one event, so it is there entirely or not at all. Each names the SHA-256 of the record before it.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+import msgspec
 
 from rvps.errors import ProviderUnavailable, StatementUnacceptable
-from rvps.messages import read_time, write_time
-from rvps.model import ReferenceValue
+from rvps.intake.model import Artifact
+from rvps.messages import read_time
 from rvps.strict_json import MAX_DEPTH, NotStrictJson, decode, encode
 
-_FORMAT: Final = 1
-_MAX_STORED: Final = 16 << 20  # bytes; a message's 1 MiB may grow fourfold where `1e15` is written out in digits
+MAX_STORED: Final = 16 << 20  # bytes; a message's 1 MiB may grow fourfold where `1e15` is written out in digits
+NOTHING_BEFORE: Final = ""
+"""In place of a digest in the first record."""
+
+_UNCHAINED: Final = 1  # the form of records before there were signed statements
+_FORMAT: Final = 2
 _STORED_DEPTH: Final = MAX_DEPTH + 1  # the record around the values is one more container
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A statement that has no place yet.
-
-    values: name → JSON value; for a withdrawal the names map to None and `kind` is `withdrawal`.
-    received: whole seconds; also the first moment of validity. valid_until: equal to `received` for a withdrawal.
-    """
+class Stated:
+    """Values that an authenticated sender vouches for. `kind` is the message type; `received` also begins validity."""
 
     kind: str
     issuer: str
@@ -32,128 +37,168 @@ class Draft:
     valid_until: datetime
     values: Mapping[str, Any] = field(repr=False)
 
-    @property
-    def is_withdrawal(self) -> bool:
-        """Whether it takes names away instead of giving them values."""
-        return self.kind == WITHDRAWAL
 
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Names that have no value from now on, whoever stated one before."""
 
-WITHDRAWAL: Final = "withdrawal"
+    issuer: str
+    received: datetime
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
-    """A draft with its place: `number` counts up by one; the highest that names a value decides about it."""
+class Source:
+    """Who signed, and what exactly.
+
+    kind: message type. digest: SHA-256 hex of the signed bytes. message: SHA-256 hex of the whole message as it came.
+    """
+
+    publisher: str
+    signer: str
+    kind: str
+    digest: str
+    message: str
+    signed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The publisher's rules when its statement arrived; they stay with the statement."""
+
+    approvals: int
+    approvers: tuple[str, ...]
+    self_approval: bool
+    keeps: int
+    merge: Literal["replace", "append"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signed set of values. Valid from `valid_from` or from when it became active, whichever is later."""
+
+    source: Source
+    rules: Rules
+    received: datetime
+    series: str
+    serial: int
+    tee: str | None
+    artifacts: tuple[Artifact, ...]
+    together: bool
+    valid_from: datetime
+    valid_until: datetime
+    values: Mapping[str, Any] = field(repr=False)
+    known_bad: Mapping[str, tuple[Any, ...]] = field(repr=False)
+
+    @property
+    def issuer(self) -> str:
+        """The publisher and the key that signed."""
+        return f"{self.source.publisher}#{self.source.signer}"
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """Consent to the statement of this digest."""
+
+    source: Source
+    received: datetime
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The statement is void. `statement`: its digest, or its id if it was not signed. source: None: by `issuer`."""
+
+    issuer: str
+    source: Source | None
+    received: datetime
+    statement: str
+    reason: str
+
+
+Event = Stated | Withdrawn | Signed | Approved | Revoked
+
+_KINDS: Final[Mapping[str, type[Event]]] = {
+    "stated": Stated,
+    "withdrawn": Withdrawn,
+    "signed": Signed,
+    "approved": Approved,
+    "revoked": Revoked,
+}
+_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event with its place in the log.
+
+    number: counts up by one. digest: SHA-256 hex of the stored bytes. previous: that of the record before; None in
+        records of the first stored form, which had no chain.
+    """
 
     number: int
-    draft: Draft
-
-    def reference_values(self) -> dict[str, ReferenceValue]:
-        """Its values by name; none for a withdrawal."""
-        draft, statement = self.draft, key_of(self.number)
-        if draft.is_withdrawal:
-            return {}
-        return {
-            name: ReferenceValue(name, value, draft.issuer, statement, draft.received, draft.valid_until)
-            for name, value in draft.values.items()
-        }
+    event: Event
+    digest: str
+    previous: str | None
 
 
 def key_of(number: int) -> str:
-    """Storage key and public id of a statement; keys sort as numbers do."""
+    """Storage key and public id of an event; keys sort as numbers do."""
     return f"{number:016d}"
 
 
-def write(draft: Draft) -> bytes:
-    """The stored form: one record holds the whole statement, so it is there entirely or not at all."""
-    return encode(
-        {
-            "format": _FORMAT,
-            "type": draft.kind,
-            "issuer": draft.issuer,
-            "received": write_time(draft.received),
-            "valid_until": write_time(draft.valid_until),
-            "values": dict(draft.values),
-        }
-    )
+def write(event: Event, previous: str) -> bytes:
+    """The stored form of an event after the record whose digest is `previous`.
+
+    Raises:
+        StatementUnacceptable: values that are no JSON, or that would not read again: too large, too deep.
+    """
+    try:
+        body = _body(event)
+        raw = encode({"format": _FORMAT, "event": _NAMES[type(event)], "previous": previous, "body": body})
+        decode(raw, max_bytes=MAX_STORED, max_depth=_STORED_DEPTH + 1)
+    except (TypeError, ValueError) as err:
+        text = str(err) if isinstance(err, NotStrictJson) else "values that JSON cannot say"
+        raise StatementUnacceptable(f"does not fit the log: {text}") from err
+    return raw
 
 
-def read(number: int, raw: bytes) -> Statement:
-    """Read the stored form.
+def _body(event: Event) -> dict[str, Any]:
+    """Only our own members are converted; what publishers state must be JSON already."""
+    if isinstance(event, Signed):
+        body: dict[str, Any] = msgspec.to_builtins(replace(event, values={}, known_bad={}))
+        return {**body, "values": dict(event.values), "known_bad": dict(event.known_bad)}
+    if isinstance(event, Stated):
+        body = msgspec.to_builtins(replace(event, values={}))
+        return {**body, "values": dict(event.values)}
+    return dict(msgspec.to_builtins(event))
+
+
+def read(number: int, raw: bytes) -> Record:
+    """Read the stored form, this one or the first.
 
     Raises:
         ProviderUnavailable: a record that does not read. It may be the withdrawal of a value, so skipping it is no
             option: nothing is answered until an operator has looked.
     """
     try:
-        stored = decode(raw, max_bytes=_MAX_STORED, max_depth=_STORED_DEPTH)
-        if stored["format"] != _FORMAT or not isinstance(stored["values"], dict):
-            raise ProviderUnavailable(f"statement {key_of(number)} has a form that this release does not read")
-        draft = Draft(
-            kind=str(stored["type"]),
-            issuer=str(stored["issuer"]),
-            received=read_time(stored["received"], "received"),
-            valid_until=read_time(stored["valid_until"], "valid_until"),
-            values=stored["values"],
-        )
-    except (NotStrictJson, StatementUnacceptable, KeyError, TypeError) as err:
+        stored = decode(raw, max_bytes=MAX_STORED, max_depth=_STORED_DEPTH + 1)
+        digest = hashlib.sha256(raw).hexdigest()
+        if stored["format"] == _UNCHAINED:
+            return Record(number, _read_unchained(stored), digest, None)
+        if stored["format"] == _FORMAT and isinstance(stored["previous"], str):
+            event = msgspec.convert(stored["body"], _KINDS[stored["event"]])
+            return Record(number, event, digest, stored["previous"])
+    except (NotStrictJson, StatementUnacceptable, KeyError, TypeError, msgspec.ValidationError) as err:
         raise ProviderUnavailable(f"statement {key_of(number)} does not read") from err
-    return Statement(number, draft)
+    raise ProviderUnavailable(f"statement {key_of(number)} has a form that this release does not read")
 
 
-class View:
-    """Which statement decides about which name, after applying statements in ascending order.
-
-    It also knows which stored statements no longer decide about anything, so that they need not be kept for ever.
-    """
-
-    def __init__(self) -> None:
-        self.newest = 0
-        self.values: dict[str, ReferenceValue] = {}
-        self._decider: dict[str, int] = {}
-        self._names: dict[int, tuple[str, ...]] = {}
-        self._deciding: dict[int, int] = {}  # statement → how many names it decides about
-        self._mentions: Counter[str] = Counter()  # name → stored statements that speak of it
-        self._idle: set[int] = set()
-
-    def apply(self, statement: Statement) -> None:
-        """Take in the next statement; its number is higher than all before."""
-        number, values = statement.number, statement.reference_values()
-        self.newest = number
-        self._names[number] = tuple(statement.draft.values)
-        self._deciding[number] = 0
-        for name in self._names[number]:
-            self._mentions[name] += 1
-            self._undecide(name)
-            if name in values:
-                self.values[name] = values[name]
-            elif self._mentions[name] == 1:
-                continue  # withdraws what is no longer stored: nothing left to hold down
-            self._decider[name] = number
-            self._deciding[number] += 1
-        if not self._deciding[number]:
-            self._idle.add(number)
-
-    def idle(self, kept: int) -> list[int]:
-        """Statements that decide about nothing, oldest first, without the `kept` newest numbers."""
-        return sorted(number for number in self._idle if number <= self.newest - kept)
-
-    def forget(self, number: int) -> None:
-        """An idle statement was removed from the store."""
-        self._idle.discard(number)
-        del self._deciding[number]
-        for name in self._names.pop(number):
-            self._mentions[name] -= 1
-            if not self._mentions[name]:
-                del self._mentions[name]
-            elif self._mentions[name] == 1 and name not in self.values:
-                self._undecide(name)  # only the withdrawal itself is left
-
-    def _undecide(self, name: str) -> None:
-        self.values.pop(name, None)
-        number = self._decider.pop(name, None)
-        if number is None:
-            return
-        self._deciding[number] -= 1
-        if not self._deciding[number]:
-            self._idle.add(number)
+def _read_unchained(stored: Mapping[str, Any]) -> Event:
+    values, received = stored["values"], read_time(stored["received"], "received")
+    if not isinstance(values, dict):
+        raise TypeError("values")
+    if stored["type"] == "withdrawal":
+        return Withdrawn(str(stored["issuer"]), received, tuple(values))
+    valid_until = read_time(stored["valid_until"], "valid_until")
+    return Stated(str(stored["type"]), str(stored["issuer"]), received, valid_until, values)

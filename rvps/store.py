@@ -1,21 +1,33 @@
-"""Where statements are kept: the small storage port, and the log of statements over it.
+"""Where statements are kept: the small storage port, and the log of events over it.
 
-The port has no transaction over several keys, so a statement is one record. Its key is the next number, taken by
+The port has no transaction over several keys, so an event is one record. Its key is the next number, taken by
 compare-and-set; a second record, the head, is written after it and tells other processes that there is something new.
+A signed message is kept aside under its own digest, written before the event that names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 from rvps.errors import ProviderUnavailable
-from rvps.statements import Draft, Statement, View, key_of, read, write
+from rvps.ledger import BrokenChain, Chain, Ledger, lines_of
+from rvps.ledger import read as read_ledger
+from rvps.ledger import write as write_ledger
+from rvps.statements import MAX_STORED, Event, Record, Revoked, Signed, Stated, Withdrawn, key_of, read, write
+from rvps.strict_json import NotStrictJson, decode, encode
+from rvps.view import View
 
 _STATEMENTS: Final = "rvps-statements"
+_MESSAGES: Final = "rvps-messages"
+_LEDGERS: Final = "rvps-ledger"
+_LEDGER: Final = "removed"
 _HEADS: Final = "rvps-head"
 _HEAD: Final = "head"
 _ATTEMPTS: Final = 32  # writers that may get in between before a caller is asked to try again
+_READS: Final = 3  # others may remove statements while they are read
 
 KEPT_STATEMENTS: Final = 64
 """The newest statements are kept even when they decide about nothing: history for people, and see `_PROBED`."""
@@ -61,9 +73,9 @@ class KeyValueStore(Protocol):
 
 
 class StatementLog:
-    """All statements of one store, and the view they add up to. Callers hold a lock around `sync` and `append`.
+    """All events of one store, and the view they add up to. Callers hold a lock around every method but `change_token`.
 
-    Every method raises `ProviderUnavailable` when the store does.
+    Every method raises `ProviderUnavailable` when the store does, and when a record is missing or changed.
 
     Args:
         conflict: what the store raises for a lost compare-and-set.
@@ -75,56 +87,79 @@ class StatementLog:
         self._conflict = conflict
         self._unavailable = unavailable
         self._head: int | None = None  # version of the head record that `view` was read at; None: never read
+        self._ledger = Ledger()
+        self._chain = Chain(self._ledger)
         self.view = View()
         self.generation = 0
-        """Differs once `view` changed."""
+        """Differs once `view` changed. After a full read `view` is another object."""
 
     def change_token(self) -> int:
         """The store's: equal as long as nothing in it changed."""
-        try:
+        with self._reaching():
             return self._store.change_token()
-        except self._unavailable as err:
-            raise ProviderUnavailable("the store of reference values does not answer") from err
 
     def sync(self) -> None:
         """Bring the view up to date with what other processes wrote. One read when they wrote nothing."""
-        try:
+        with self._reaching():
             self._sync()
-        except self._unavailable as err:
-            raise ProviderUnavailable("the store of reference values does not answer") from err
 
-    def append(self, make: Callable[[View], Draft | None]) -> Statement | None:
+    def head(self) -> tuple[int, str]:
+        """Number and digest (SHA-256 hex) of the newest event, for somebody else to remember."""
+        return self.view.newest, self._chain.digest
+
+    def append(self, make: Callable[[View], Event | None], message: bytes | None = None) -> Record | None:
         """Write what `make` says about the view; durable and seen by all on return. None if `make` says nothing.
 
         `make` is asked again when another writer was faster.
+
+        Args:
+            message: the signed message that the event names by its digest.
+
+        Raises:
+            StatementUnacceptable: from `make`, or what it made cannot be stored; nothing was written.
         """
-        try:
+        with self._reaching():
             for _ in range(_ATTEMPTS):
                 self._sync()
-                draft = make(self.view)
-                if draft is None:
+                event = make(self.view)
+                if event is None:
                     return None
-                statement = Statement(self.view.newest + 1, draft)
-                if self._put(statement):
-                    self._publish(statement)
+                raw = write(event, self._chain.digest)
+                if message is not None:
+                    self._keep(message)
+                record = read(self.view.newest + 1, raw)
+                if self._put(record, raw):
+                    self._publish(record)
                     self._remove_idle()
-                    return statement
-        except self._unavailable as err:
-            raise ProviderUnavailable("the store of reference values does not answer") from err
+                    return record
         raise ProviderUnavailable("too many writers of reference values at once")
 
-    def history(self) -> Sequence[Statement]:
-        """All kept statements, oldest first, those that no longer decide about anything included."""
+    def message(self, digest: str) -> bytes | None:
+        """A signed message by the SHA-256 of its bytes (hex)."""
+        with self._reaching():
+            record = self._store.get(_MESSAGES, digest)
+        if record is None:
+            return None
+        if hashlib.sha256(record.value).hexdigest() != digest:
+            raise ProviderUnavailable(f"the signed message {digest} is not the one that was kept")
+        return record.value
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
         try:
-            return self._read_all()
+            yield
         except self._unavailable as err:
             raise ProviderUnavailable("the store of reference values does not answer") from err
 
-    def _put(self, statement: Statement) -> bool:
-        draft = statement.draft
-        meta = {"type": draft.kind, "issuer": draft.issuer, "names": str(len(draft.values))}
+    def _keep(self, message: bytes) -> None:
+        # Suppressed: it is there already, from a try that got no further.
+        with suppress(self._conflict):
+            self._store.put(_MESSAGES, hashlib.sha256(message).hexdigest(), message, meta={}, expected=0)
+
+    def _put(self, record: Record, raw: bytes) -> bool:
+        key = key_of(record.number)
         try:
-            version = self._store.put(_STATEMENTS, key_of(statement.number), write(draft), meta=meta, expected=0)
+            version = self._store.put(_STATEMENTS, key, raw, meta=_meta(record.event), expected=0)
         except self._conflict:
             version = 0
         if version == 1:
@@ -132,23 +167,39 @@ class StatementLog:
         # Another writer was faster, or died before its head; or so many were faster that this number was used and
         # removed again, and the statement would stand below newer ones. Take it back and read everything again.
         if version:
-            self._store.delete(_STATEMENTS, key_of(statement.number), expected=version)
+            self._store.delete(_STATEMENTS, key, expected=version)
         self._head = None
         return False
 
-    def _publish(self, statement: Statement) -> None:
+    def _publish(self, record: Record) -> None:
         before, self._head = self._head, None
-        published = self._store.put(_HEADS, _HEAD, b"{}", meta={})
+        value = encode({"number": record.number, "digest": record.digest})
+        published = self._store.put(_HEADS, _HEAD, value, meta={})
         if before is not None and published == before + 1:
-            self.view.apply(statement)
+            self._apply(self._chain, self.view, record)
             self.generation += 1
             self._head = published
 
     def _remove_idle(self) -> None:
-        for number in self.view.idle(KEPT_STATEMENTS):
-            # Oldest first: a withdrawal must not go before what it withdraws.
-            self._store.delete(_STATEMENTS, key_of(number))
-            self.view.forget(number)
+        """Failing here fails nobody: what was appended stands, and the next append tries again."""
+        groups = [] if self._head is None else self.view.idle(KEPT_STATEMENTS)
+        if not groups:
+            return
+        head, self._head = self._head, None
+        links = {number: self._chain.links.pop(number) for group in groups for number in group}
+        messages = [message for group in groups for message in self.view.forget(group[0])]
+        gaps = self._ledger.with_gaps(links)
+        try:
+            raw = write_ledger(gaps, self.view.lines)
+            version = self._store.put(_LEDGERS, _LEDGER, raw, meta={}, expected=self._ledger.version)
+            self._ledger = Ledger(version, gaps, self.view.lines)
+            for number in links:
+                self._store.delete(_STATEMENTS, key_of(number))
+            for message in messages:
+                self._store.delete(_MESSAGES, message)
+        except (self._conflict, self._unavailable):
+            return  # without a head everything is read again
+        self._head = head
 
     def _sync(self) -> None:
         record = self._store.get(_HEADS, _HEAD)
@@ -156,28 +207,65 @@ class StatementLog:
         if head == self._head:
             return
         # The head was read first: what is written from here on has a later one, and is met next time.
-        if self._head is None or not 0 < head - self._head <= _PROBED:
+        known, self._head = self._head, None
+        if known is None or not 0 < head - known <= _PROBED:
             self._reload()
         else:
             self._probe()
+        if record is not None:
+            self._check_end(record.value)
         self._head = head
 
+    def _check_end(self, raw: bytes) -> None:
+        try:
+            head = decode(raw, max_bytes=MAX_STORED)
+            if head:  # heads of the first form say nothing
+                self._chain.reaches(int(head["number"]), str(head["digest"]))
+        except (NotStrictJson, KeyError, TypeError, ValueError) as err:
+            raise ProviderUnavailable("the head of the statements does not read") from err
+
     def _reload(self) -> None:
-        view = View()
-        for statement in self._read_all():
-            view.apply(statement)
-        self.view = view
-        self.generation += 1
+        for attempt in range(1, _READS + 1):
+            ledger = self._read_ledger()
+            view, chain = View(lines_of(ledger)), Chain(ledger)
+            try:
+                self._read_all(ledger, chain, view)
+            except BrokenChain:
+                if attempt == _READS:
+                    raise
+                continue
+            self._ledger, self._chain, self.view = ledger, chain, view
+            self.generation += 1
+            return
 
     def _probe(self) -> None:
-        while (record := self._store.get(_STATEMENTS, key_of(self.view.newest + 1))) is not None:
-            self.view.apply(read(self.view.newest + 1, record.value))
+        while (stored := self._store.get(_STATEMENTS, key_of(self.view.newest + 1))) is not None:
+            self._apply(self._chain, self.view, read(self.view.newest + 1, stored.value))
             self.generation += 1
 
-    def _read_all(self) -> list[Statement]:
-        statements = []
+    def _read_ledger(self) -> Ledger:
+        stored = self._store.get(_LEDGERS, _LEDGER)
+        return Ledger() if stored is None else read_ledger(stored.version, stored.value)
+
+    def _read_all(self, ledger: Ledger, chain: Chain, view: View) -> None:
         for entry in sorted(self._store.entries(_STATEMENTS), key=lambda found: found.key):
-            record = self._store.get(_STATEMENTS, entry.key)
-            if record is not None:  # removed since the listing
-                statements.append(read(int(entry.key), record.value))
-        return statements
+            number = int(entry.key)
+            stored = None if ledger.removed(number) else self._store.get(_STATEMENTS, entry.key)
+            if stored is not None:  # removed since the listing
+                self._apply(chain, view, read(number, stored.value))
+
+    @staticmethod
+    def _apply(chain: Chain, view: View, record: Record) -> None:
+        chain.follow(record)
+        view.apply(record)
+
+
+def _meta(event: Event) -> dict[str, str]:
+    """What a listing of the store shows without opening the record."""
+    if isinstance(event, Withdrawn):
+        return {"type": "withdrawal", "issuer": event.issuer, "names": str(len(event.names))}
+    if isinstance(event, Stated | Signed):
+        kind = event.kind if isinstance(event, Stated) else event.source.kind
+        return {"type": kind, "issuer": event.issuer, "names": str(len(event.values))}
+    issuer = event.issuer if isinstance(event, Revoked) else event.source.publisher
+    return {"type": type(event).__name__.lower(), "issuer": issuer}

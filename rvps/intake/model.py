@@ -8,12 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
+from rvps.messages import MAX_MESSAGE
 from rvps.publishers import Publisher, Publishers
 
-MAX_MESSAGE: Final = 8 << 20
-"""Bytes of one signed message after base64, checked before any signature; 10 000 values of 100 bytes are 2 MiB."""
+__all__ = [
+    "MAX_MESSAGE",
+    "Approval",
+    "Artifact",
+    "Content",
+    "Intake",
+    "Revocation",
+    "Verified",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,101 @@
+"""Snapshots made from the view, at the cost of what changed since the last one."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from rvps.json_values import ABSENT
+from rvps.model import Snapshot
+from rvps.strict_json import encode
+from rvps.view import View
+
+_SORT_ANEW: Final = 500  # names at once that are cheaper to sort again than to insert one by one
+
+
+class Appraiser:
+    """Remembers what each name had at the last moment asked about, and looks again only at names that may differ."""
+
+    def __init__(self) -> None:
+        self._view: View | None = None
+        self._at: datetime | None = None
+        self._values: dict[str, Any] = {}
+        self._encoded: dict[str, bytes] = {}
+        self._order: list[str] = []
+        self._sets: dict[int, tuple[tuple[str, ...], bytes]] = {}
+
+    def snapshot(self, view: View, at: datetime) -> Snapshot:
+        """Every value valid at `at`. Clears `view.touched`."""
+        if view is self._view and self._at is not None:
+            for number in view.calendar.between(self._at, at):
+                view.touched.update(view.entries[number].names)
+        else:
+            self._values, self._encoded, self._order, self._sets = {}, {}, [], {}
+            view.touched.update(view.names())
+        # Not known again before it is done: an error in between must not leave half of it.
+        self._view = None
+        self._look_again(view, at)
+        view.touched.clear()
+        self._view, self._at = view, at
+        encoded = b"{" + b",".join([self._encoded[name] for name in self._order]) + b"}"
+        sets = self._encode_sets()
+        digest = hashlib.sha256(encoded)
+        if self._sets:
+            digest.update(b"\0" + sets)
+        return Snapshot(
+            version=digest.hexdigest(),
+            values=MappingProxyType(dict(self._values)),
+            encoded=encoded,
+            valid_until=view.calendar.around(at)[1],
+            encoded_sets=sets,
+        )
+
+    def _look_again(self, view: View, at: datetime) -> None:
+        members: set[int] = set()
+        appeared, vanished = [], []
+        for name in view.touched:
+            value = view.resolve(name, at).value
+            if value is ABSENT:
+                if self._values.pop(name, ABSENT) is not ABSENT:
+                    del self._encoded[name]
+                    vanished.append(name)
+            else:
+                if name not in self._values:
+                    appeared.append(name)
+                self._values[name] = value
+                self._encoded[name] = encode(name) + b":" + encode(value)
+            if view.together:
+                members.update(view.together.intersection(entry.number for entry in view.speakers(name)))
+        self._reorder(appeared, vanished)
+        for number in [number for number in self._sets if number not in view.together]:
+            del self._sets[number]
+        for number in members:
+            found = view.set_of(number, at)
+            if found is None:
+                self._sets.pop(number, None)
+            else:
+                self._sets[number] = (tuple(found), encode(dict(found)))
+
+    def _reorder(self, appeared: list[str], vanished: list[str]) -> None:
+        if len(appeared) + len(vanished) > _SORT_ANEW:
+            self._order = sorted(self._values)
+            return
+        for name in vanished:
+            del self._order[bisect_left(self._order, name)]
+        for name in appeared:
+            insort(self._order, name)
+
+    def _encode_sets(self) -> bytes:
+        by_name: dict[str, list[bytes]] = {}
+        for _, (names, encoded) in sorted(self._sets.items(), reverse=True):
+            for name in names:
+                by_name.setdefault(name, []).append(encoded)
+        return b"{" + b",".join(_member(name, by_name[name]) for name in sorted(by_name)) + b"}"
+
+
+def _member(name: str, sets: Iterable[bytes]) -> bytes:
+    return encode(name) + b":[" + b",".join(sets) + b"]"
