@@ -1,4 +1,4 @@
-"""The one door through which a broker reaches reference values: in process today, over the network by setting."""
+"""The one door through which a broker reaches reference values: in process, or over the network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
 from rvps.publishers import NOBODY, Publishers
+from rvps.remote import RemoteProvider, RemoteSettings
 from rvps.service import EmbeddedProvider
 from rvps.store import KeyValueStore
+
+__all__ = ["ReferenceValueProvider", "RemoteProvider", "RemoteSettings", "embedded", "remote"]
 
 
 class ReferenceValueProvider(Protocol):
@@ -80,3 +83,12 @@ def embedded(
         publishers: who may send signed messages; asked for each, so that a file that is read again counts at once.
     """
     return EmbeddedProvider(store, conflict=conflict, unavailable=unavailable, publishers=publishers)
+
+
+def remote(settings: RemoteSettings) -> RemoteProvider:
+    """A provider in another process, whose newest snapshot is kept here. Close it at the end.
+
+    Raises:
+        SettingsUnacceptable: a token that is none, or roots that do not load.
+    """
+    return RemoteProvider(settings)
