@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from rvps import messages
 from rvps.errors import StatementUnacceptable
-from rvps.messages import check_name
 from rvps.strict_json import NotStrictJson, decode, encode
 
 MAX_DOCUMENT: Final = 16 << 20  # bytes; a set of 10 000 values has about two million
@@ -160,11 +160,11 @@ def check_values(values: object, known_bad: object) -> None:
     if not values and not known_bad:
         raise StatementUnacceptable("neither a value nor a known bad one")
     for name, value in values.items():
-        check_name(name)
+        messages.check_name(name)
         if value is None:
             raise StatementUnacceptable("a value is null, which policies read as none; leave the name out")
     for name, bad in known_bad.items():
-        check_name(name)
+        messages.check_name(name)
         if not isinstance(bad, list | tuple) or not bad or any(value is None for value in bad):
             raise StatementUnacceptable("known bad values are lists of at least one value, none of them null")
         if name in values:

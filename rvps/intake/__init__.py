@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from rvps.errors import StatementUnacceptable
-from rvps.intake import corim, swid
+from rvps.intake import corim, dsse, sigstore, swid
+from rvps.intake import dsse, sigstore
 from rvps.intake.model import Intake
 from rvps.manifests import cose
 
 INTAKES: Final[dict[str, Intake]] = {
+    dsse.KIND: dsse.Dsse(),
+    sigstore.KIND: sigstore.SigstoreBundle(),
     "signed-corim": corim.SIGNED_CORIM,
     "signed-swid": swid.SIGNED_SWID,
 }
