@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
 from rvps.publishers import NOBODY, Publishers
-from rvps.remote import RemoteProvider, RemoteSettings
+from rvps.remote import RemoteProvider
+from rvps.remote_http import RemoteSettings
 from rvps.service import EmbeddedProvider
 from rvps.store import KeyValueStore
 

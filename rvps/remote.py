@@ -9,14 +9,11 @@ from __future__ import annotations
 import hmac
 import logging
 import re
-import ssl
 import threading
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,44 +21,20 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from rvps.errors import NotStated, ProviderUnavailable, SettingsUnacceptable, StatementUnacceptable
+from rvps import wire
+from rvps.errors import NotStated, ProviderUnavailable, StatementUnacceptable
 from rvps.messages import read_time
-from rvps.model import ReferenceValue, Snapshot
+from rvps.misses import Misses
+from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
+from rvps.remote_http import MAX_ANSWER, Link, RemoteSettings
 from rvps.strict_json import MAX_DEPTH, NotStrictJson, decode, encode
 
 _LOG = logging.getLogger("rvps.remote")
-_V0: Final = "/kbs/v0/"
-_TOKEN_LENGTHS: Final = range(16, 16_385)
-_CONNECT_SECONDS: Final = 2.0
-_READ_SECONDS: Final = 2.0  # between two pieces of an answer
 _POLL_SECONDS: Final = 10.0  # for one whole snapshot
-_FORWARD_SECONDS: Final = 30.0  # for one whole answer to an administrator
 _FIRST_WAIT: Final = 3.0  # seconds that the very first caller waits for a snapshot
 _EXPIRY_WAIT: Final = 0.25  # seconds that one caller waits for the next one, where the newest has just run out
 _AFTER_CHANGE_WAIT: Final = 2.0  # seconds until one's own change is seen
-MAX_ANSWER: Final = 64 << 20
-"""Octets of one answer once unpacked; 100 000 values are about 12 MiB."""
-
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_SENDER_AT_FAULT: Final = frozenset({400, 413, 422})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteSettings:
-    """Where the provider is and how fresh its answers must be.
-
-    token: text of its `broker-token`, or of an admin token of a broker. ca_file: PEM of the only roots to trust.
-    poll_seconds: between two looks. max_age_seconds: how long ago the newest answer may have been asked for.
-    """
-
-    url: str
-    token: str
-    ca_file: Path | None = None
-    poll_seconds: float = 0.5
-    max_age_seconds: float = 10.0
-
-    def __repr__(self) -> str:
-        return f"RemoteSettings({self.url})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +68,11 @@ class RemoteProvider:
         """
         self._settings = settings
         self._ticks = ticks
-        self._http = _client(settings, transport)
+        self._link = Link(settings, transport, ticks)
         self._changed = threading.Condition()
         self._wake = threading.Event()
         self._end = threading.Event()
+        self._misses = Misses()
         self._held: _Held | None = None
         self._rounds = 0  # polls that came to an end
         self._failure: str | None = "it was not asked yet"
@@ -120,18 +94,21 @@ class RemoteProvider:
 
     def query(self, name: str, at: datetime) -> Any | None:
         """The value of one name, or None if none is valid at `at`."""
-        return self.snapshot(at).values.get(name)
+        found = self.snapshot(at).values.get(name)
+        if found is None:
+            self._misses.count([name])
+        return found
 
     def list(self, at: datetime) -> Sequence[ReferenceValue]:
         """Every stored value by name, expired ones too; asks the provider."""
         del at  # the provider's own clock tells what is valid
-        return _values(self._forward("GET", "admin/reference-values", None))
+        return _values(self._link.forward("GET", "admin/reference-values", None))
 
     def register(self, message: Mapping[str, Any], *, issuer: str, at: datetime) -> Sequence[ReferenceValue]:
         """Forward a message in the name of `issuer`; the new values are in the next snapshot of this process."""
         del at
         prefer = {"Prefer": "return=representation"}
-        body = self._forward("POST", "reference-value", encode(dict(message)), issuer=issuer, headers=prefer)
+        body = self._link.forward("POST", "reference-value", encode(dict(message)), issuer=issuer, headers=prefer)
         self._see_change()
         return _values(body)
 
@@ -139,19 +116,84 @@ class RemoteProvider:
         """Forward a withdrawal in the name of `issuer`."""
         del at
         try:
-            self._forward("DELETE", "admin/reference-values?" + urlencode({"name": name}), None, issuer=issuer)
+            self._link.forward("DELETE", "admin/reference-values?" + urlencode({"name": name}), None, issuer=issuer)
         except NotStated:
             return False
         self._see_change()
         return True
 
+    def submit(self, message: Mapping[str, Any], at: datetime) -> Submitted:
+        """Forward a signed message; what it changed is in the next snapshot of this process."""
+        del at
+        body = self._link.forward("POST", "admin/reference-values/submit", encode(dict(message)))
+        self._see_change()
+        return wire.read(_decoded(body), Submitted)
+
+    def dry_run(self, message: Mapping[str, Any], at: datetime, *, issuer: str = "") -> Preview:
+        """Ask what a message would do."""
+        del at
+        body = self._link.forward(
+            "POST", "admin/reference-values/dry-run", encode(dict(message)), issuer=issuer or None
+        )
+        return wire.read(_decoded(body), Preview)
+
+    def revoke(self, statement: str, *, reason: str, issuer: str, at: datetime) -> StatementStatus:
+        """Forward a revocation in the name of `issuer`."""
+        del at
+        target = f"admin/reference-values/statements/{quote(statement, safe='')}/revoke"
+        try:
+            body = self._link.forward("POST", target, encode({"reason": reason}), issuer=issuer)
+        except NotStated as err:
+            raise StatementUnacceptable(str(err)) from err
+        self._see_change()
+        return wire.read(_decoded(body), StatementStatus)
+
+    def statements(self, at: datetime) -> Sequence[StatementStatus]:
+        """Every kept statement, newest first; asks the provider."""
+        del at
+        document = _decoded(self._link.forward("GET", "admin/reference-values/statements", None))
+        return wire.read(document, tuple[StatementStatus, ...])
+
+    def statement(self, statement: str, at: datetime) -> StatementStatus | None:
+        """One statement; asks the provider."""
+        del at
+        target = f"admin/reference-values/statements/{quote(statement, safe='')}"
+        try:
+            return wire.read(_decoded(self._link.forward("GET", target, None)), StatementStatus)
+        except NotStated:
+            return None
+
+    def signed_message(self, digest: str) -> bytes | None:
+        """The signed bytes as they arrived; asks the provider."""
+        try:
+            return self._link.forward("GET", f"admin/reference-values/messages/{quote(digest, safe='')}", None)
+        except NotStated:
+            return None
+
+    def why(self, name: str, value: Any | None, at: datetime) -> Why:
+        """Who stated a value; asks the provider."""
+        del at
+        asked = {"name": name} if value is None else {"name": name, "value": encode(value).decode()}
+        return wire.read(
+            _decoded(self._link.forward("GET", "admin/reference-values/why?" + urlencode(asked), None)), Why
+        )
+
+    def missed(self, names: Iterable[str]) -> None:
+        """Count names that a policy of this process asked for and did not get."""
+        self._misses.count(names)
+
+    def misses(self) -> Mapping[str, int]:
+        """What this process counted."""
+        return self._misses.counted()
+
     def close(self) -> None:
         """End the thread and the connections."""
         self._end.set()
+        self._link.end()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(_POLL_SECONDS)
-        self._http.close()
+        self._link.close()
 
     # --- polling ---------------------------------------------------------------------------------------------------
 
@@ -187,7 +229,7 @@ class RemoteProvider:
     def _poll(self, asked: float) -> _Held:
         held = self._held
         headers = {"If-None-Match": held.tag} if held is not None else {}
-        status, answer, body = self._call("GET", "admin/reference-values/snapshot", None, headers, _POLL_SECONDS)
+        status, answer, body = self._link.call("GET", "admin/reference-values/snapshot", None, headers, _POLL_SECONDS)
         if status == 304:
             if held is None or answer.get("ETag") not in (None, held.tag):
                 raise ProviderUnavailable("it says that nothing changed in what we do not have")
@@ -240,68 +282,6 @@ class RemoteProvider:
         elif failure is None and self._failure is not None and self._rounds:
             _LOG.info("the reference value provider answers again")
 
-    # --- one request -------------------------------------------------------------------------------------------------
-
-    def _forward(
-        self,
-        method: str,
-        target: str,
-        content: bytes | None,
-        *,
-        issuer: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> bytes:
-        """One administrator's request, answered 200.
-
-        Raises:
-            StatementUnacceptable, NotStated: as the provider says; the text is its own.
-            ProviderUnavailable: everything else. A change may have been made all the same.
-        """
-        extra = dict(headers or {})
-        if issuer is not None:
-            extra["RVPS-On-Behalf-Of"] = quote(issuer, safe=":")
-        status, _, body = self._call(method, target, content, extra, _FORWARD_SECONDS)
-        if status == 200:
-            return body
-        if status == 404:
-            raise NotStated(_detail(body))
-        if status in _SENDER_AT_FAULT:
-            raise StatementUnacceptable(_detail(body))
-        raise ProviderUnavailable(f"the reference value provider answered {status}")
-
-    def _call(
-        self, method: str, target: str, content: bytes | None, headers: Mapping[str, str], seconds: float
-    ) -> tuple[int, httpx.Headers, bytes]:
-        deadline = self._ticks() + seconds
-        try:
-            with self._http.stream(method, _V0 + target, content=content, headers=dict(headers)) as response:
-                return response.status_code, response.headers, self._read(response, deadline)
-        except httpx.HTTPError as err:
-            raise ProviderUnavailable(f"no answer ({type(err).__name__})") from err
-
-    def _read(self, response: httpx.Response, deadline: float) -> bytes:
-        """The body, unpacked piece by piece so that a small answer cannot become a huge one.
-
-        Source: RFC 9110 section 8.4; RFC 1952.
-        """
-        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if coding not in ("identity", "gzip"):
-            raise ProviderUnavailable("it answered in an encoding that was not asked for")
-        unpacking = zlib.decompressobj(wbits=31) if coding == "gzip" else None
-        found = bytearray()
-        for piece in response.iter_raw():
-            if self._ticks() > deadline or self._end.is_set():
-                raise ProviderUnavailable("its answer takes too long")
-            try:
-                found += piece if unpacking is None else unpacking.decompress(piece, MAX_ANSWER + 1 - len(found))
-            except zlib.error as err:
-                raise ProviderUnavailable("its answer does not unpack") from err
-            if len(found) > MAX_ANSWER or (unpacking is not None and unpacking.unconsumed_tail):
-                raise ProviderUnavailable(f"its answer has more than {MAX_ANSWER} octets")
-        if unpacking is not None and not unpacking.eof:
-            raise ProviderUnavailable("its answer is cut off")
-        return bytes(found)
-
 
 def read_snapshot(body: bytes) -> Snapshot:
     """Read what `rvps.rest.snapshot_document` writes.
@@ -340,61 +320,12 @@ def _has_ended(snapshot: Snapshot, at: datetime) -> bool:
     return snapshot.valid_until is not None and at >= snapshot.valid_until
 
 
-def _client(settings: RemoteSettings, transport: httpx.BaseTransport | None) -> httpx.Client:
-    token = settings.token
-    if len(token) not in _TOKEN_LENGTHS or not token.isascii() or not token.isprintable() or " " in token:
-        raise SettingsUnacceptable("the token file of the reference value provider holds no token")
-    try:
-        context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
-    except OSError as err:
-        raise SettingsUnacceptable(f"{settings.ca_file}: not a readable file of PEM certificates") from err
-    return httpx.Client(
-        base_url=settings.url,
-        verify=context,
-        transport=transport,
-        trust_env=False,
-        timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
-        headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"},
-    )
-
-
 def _values(body: bytes) -> Sequence[ReferenceValue]:
+    return wire.read(_decoded(body), tuple[ReferenceValue, ...])
+
+
+def _decoded(body: bytes) -> Any:
     try:
-        lines = decode(body, max_bytes=MAX_ANSWER, max_depth=MAX_DEPTH + 4)
-        return [
-            ReferenceValue(
-                name=_text(line, "name"),
-                value=line["value"],
-                issuer=_text(line, "issuer"),
-                statement=_text(line, "statement"),
-                valid_from=_moment(line, "valid_from"),
-                valid_until=_moment(line, "valid_until"),
-            )
-            for line in lines
-        ]
-    except (NotStrictJson, ValueError, TypeError, KeyError) as err:
-        raise ProviderUnavailable("its list of values does not read") from err
-
-
-def _text(line: Mapping[str, Any], member: str) -> str:
-    value = line[member]
-    if not isinstance(value, str):
-        raise TypeError(member)
-    return value
-
-
-def _moment(line: Mapping[str, Any], member: str) -> datetime:
-    moment = datetime.fromisoformat(_text(line, member))
-    if moment.tzinfo is None:
-        raise ValueError(member)
-    return moment
-
-
-def _detail(body: bytes) -> str:
-    """The provider's own words: it is authenticated, and its texts are safe to show."""
-    try:
-        problem = decode(body, max_bytes=64 << 10)
-        detail = problem["detail"]
-    except (NotStrictJson, KeyError, TypeError):
-        return "the reference value provider refused it without a reason"
-    return str(detail)[:1000]
+        return decode(body, max_bytes=MAX_ANSWER, max_depth=MAX_DEPTH + 8)
+    except NotStrictJson as err:
+        raise ProviderUnavailable(f"its answer does not read: {err}") from err

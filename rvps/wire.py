@@ -22,15 +22,15 @@ def document_of(value: Any) -> Any:
 
 
 def read(document: Any, kind: type[T]) -> T:
-    """A document of another process as a value of `rvps.model`. Members that this release does not know are passed over.
+    """A document of another process as a value of `rvps.model`. Unknown members are passed over.
 
     Raises:
         ProviderUnavailable: a member is missing or of another type.
     """
     try:
         return _CONVERTER.structure(document, kind)
-    except Exception as err:  # noqa: BLE001 - cattrs raises what the type's constructor does, and groups of that
-        raise ProviderUnavailable(f"its answer is no {kind.__name__} that this release reads") from err
+    except Exception as err:  # cattrs raises what the type's constructor does, and groups of that
+        raise ProviderUnavailable("its answer has another form than this release reads") from err
 
 
 def _strict(kind: type) -> Any:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from rvps.errors import ProviderUnavailable, SettingsUnacceptable, StatementUnacceptable
 from rvps.model import Snapshot
-from rvps.remote import MAX_ANSWER, RemoteProvider, RemoteSettings, read_snapshot
+from rvps.remote import RemoteProvider, read_snapshot
+from rvps.remote_http import MAX_ANSWER, RemoteSettings
 from rvps.rest import snapshot_document
 from rvps.strict_json import encode
 from tests.rvps.test_service import ALICE, AT, SECOND, sample
@@ -339,15 +340,12 @@ def test_the_providers_refusal_is_passed_on(provider: RemoteProvider, script: Sc
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[1]", b'[{"name":1}]', json.dumps([{**LINE, "valid_until": "x"}]).encode()]
+    "body", [b"", b'{"a":1}', b"[1]", b'[{"name":1}]', json.dumps([{**LINE, "valid_until": "x"}]).encode()]
 )
 def test_an_unreadable_answer_to_an_administrator_is_an_error(
     provider: RemoteProvider, script: Script, body: bytes
 ) -> None:
     _admin(script, lambda _: httpx.Response(200, content=body))
-    if body == b"{}":  # an object iterates like an empty list
-        assert provider.list(AT) == []
-        return
     with pytest.raises(ProviderUnavailable):
         provider.list(AT)
 
