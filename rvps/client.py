@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
 from rvps.publishers import NOBODY, Publishers
+from rvps.publishers_watch import PublishersOnDisk
 from rvps.remote import RemoteProvider
 from rvps.remote_http import RemoteSettings
 from rvps.service import EmbeddedProvider
 from rvps.store import KeyValueStore
 
-__all__ = ["ReferenceValueProvider", "RemoteProvider", "RemoteSettings", "embedded", "remote"]
+__all__ = [
+    "NOBODY",
+    "ReferenceValueProvider",
+    "RemoteProvider",
+    "RemoteSettings",
+    "embedded",
+    "publishers_on_disk",
+    "remote",
+]
 
 
 class ReferenceValueProvider(Protocol):
@@ -93,3 +103,12 @@ def remote(settings: RemoteSettings) -> RemoteProvider:
         SettingsUnacceptable: a token that is none, or roots that do not load.
     """
     return RemoteProvider(settings)
+
+
+def publishers_on_disk(path: Path) -> Callable[[], Publishers]:
+    """For `embedded`: the publishers of a TOML file (see `rvps.publishers`), read again when it changes.
+
+    Raises:
+        SettingsUnacceptable: it is not there, or says what cannot be used.
+    """
+    return PublishersOnDisk(path, required=True)

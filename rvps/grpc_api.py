@@ -187,6 +187,21 @@ class Values(values_pb2_grpc.ReferenceValuesServicer):
 
         return self._edge.run(context, "Withdraw", "Withdraw reference value: ", work)
 
+    def Revoke(  # noqa: N802 - the name on the wire
+        self, request: values_pb2.RevokeRequest, context: grpc.ServicerContext
+    ) -> values_pb2.RevokeResponse:
+        """One statement, void at once."""
+
+        def work() -> values_pb2.RevokeResponse:
+            sender = self._edge.known_sender(context)
+            body = encode({"reason": request.reason})
+            answer = rest.revoke(self._edge.provider, request.statement, body, issuer=sender, at=self._edge.clock())
+            if answer.change is not None:
+                record_change(answer.change, sender)
+            return values_pb2.RevokeResponse()
+
+        return self._edge.run(context, "Revoke", "Revoke statement: ", work)
+
     def _wire(self, value: ReferenceValue) -> values_pb2.ReferenceValue:
         return values_pb2.ReferenceValue(
             name=value.name,

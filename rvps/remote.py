@@ -132,9 +132,8 @@ class RemoteProvider:
     def dry_run(self, message: Mapping[str, Any], at: datetime, *, issuer: str = "") -> Preview:
         """Ask what a message would do."""
         del at
-        body = self._link.forward(
-            "POST", "admin/reference-values/dry-run", encode(dict(message)), issuer=issuer or None
-        )
+        content = encode(dict(message))
+        body = self._link.forward("POST", "admin/reference-values/dry-run", content, issuer=issuer or None)
         return wire.read(_decoded(body), Preview)
 
     def revoke(self, statement: str, *, reason: str, issuer: str, at: datetime) -> StatementStatus:
@@ -174,9 +173,8 @@ class RemoteProvider:
         """Who stated a value; asks the provider."""
         del at
         asked = {"name": name} if value is None else {"name": name, "value": encode(value).decode()}
-        return wire.read(
-            _decoded(self._link.forward("GET", "admin/reference-values/why?" + urlencode(asked), None)), Why
-        )
+        body = self._link.forward("GET", "admin/reference-values/why?" + urlencode(asked), None)
+        return wire.read(_decoded(body), Why)
 
     def missed(self, names: Iterable[str]) -> None:
         """Count names that a policy of this process asked for and did not get."""

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from rvps import wire
+from rvps.client import ReferenceValueProvider
 from rvps.errors import NotStated, StatementUnacceptable
 from rvps.messages import write_time
 from rvps.model import ReferenceValue, Snapshot
@@ -30,16 +32,6 @@ MAX_MESSAGE: Final = 12 << 20
 
 _GZIP_FROM: Final = 1024  # octets
 _MAX_NAME_SHOWN: Final = 255
-
-
-class _Provider(Protocol):
-    """What these operations need of `rvps.client.ReferenceValueProvider`."""
-
-    def query(self, name: str, at: datetime) -> Any | None: ...
-
-    def list(self, at: datetime) -> Sequence[ReferenceValue]: ...
-
-    def withdraw(self, name: str, *, issuer: str, at: datetime) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +69,7 @@ def message_of(body: bytes) -> dict[str, Any]:
     return message
 
 
-def query(provider: _Provider, name: str, at: datetime) -> Answer:
+def query(provider: ReferenceValueProvider, name: str, at: datetime) -> Answer:
     """GET reference-value/<name…>: the value itself."""
     value = provider.query(name, at)
     if value is None:
@@ -95,7 +87,7 @@ def registered(values: Sequence[ReferenceValue], at: datetime, *, represent: boo
     return Answer(200, encode([document(value, at) for value in values]), headers=applied, change=change)
 
 
-def list_values(provider: _Provider, at: datetime, *, name: str | None = None, prefix: str = "") -> Answer:
+def list_values(provider: ReferenceValueProvider, at: datetime, *, name: str | None = None, prefix: str = "") -> Answer:
     """GET admin/reference-values[?name=…|?prefix=…]: stored values with issuer and validity, expired ones too."""
     found = [
         document(value, at)
@@ -105,24 +97,70 @@ def list_values(provider: _Provider, at: datetime, *, name: str | None = None, p
     return Answer(200, encode(found))
 
 
-def withdraw(provider: _Provider, name: str, *, issuer: str, at: datetime) -> Answer:
+def withdraw(provider: ReferenceValueProvider, name: str, *, issuer: str, at: datetime) -> Answer:
     """DELETE admin/reference-values/<name…> or ?name=…: gone at once."""
     if not provider.withdraw(name, issuer=issuer, at=at):
         raise NotStated("no reference value of that name")
     return Answer(200, change=Change("withdraw", (name,)))
 
 
+def submit(provider: ReferenceValueProvider, body: bytes, at: datetime) -> Answer:
+    """POST admin/reference-values/submit: a signed message; answers with what it did and the state it led to."""
+    done = provider.submit(message_of(body), at)
+    change = Change(done.does, done.status.names, done.status.id)
+    return Answer(200, encode(wire.document_of(done)), change=change)
+
+
+def dry_run(provider: ReferenceValueProvider, body: bytes, *, issuer: str, at: datetime) -> Answer:
+    """POST admin/reference-values/dry-run: what any message would do; stores nothing."""
+    return Answer(200, encode(wire.document_of(provider.dry_run(message_of(body), at, issuer=issuer))))
+
+
+def statements(provider: ReferenceValueProvider, at: datetime, *, state: str | None = None) -> Answer:
+    """GET admin/reference-values/statements[?state=…]: newest first."""
+    found = [status for status in provider.statements(at) if state is None or status.state == state]
+    return Answer(200, encode(wire.document_of(found)))
+
+
+def statement(provider: ReferenceValueProvider, wanted: str, at: datetime) -> Answer:
+    """GET admin/reference-values/statements/<id or digest>."""
+    found = provider.statement(wanted, at)
+    if found is None:
+        raise NotStated("no such statement is kept")
+    return Answer(200, encode(wire.document_of(found)))
+
+
+def revoke(provider: ReferenceValueProvider, wanted: str, body: bytes, *, issuer: str, at: datetime) -> Answer:
+    """POST admin/reference-values/statements/<id or digest>/revoke {"reason": …}: void at once, for ever."""
+    reason = message_of(body).get("reason") if body else None
+    if not isinstance(reason, str):
+        raise StatementUnacceptable('a revocation says why: {"reason": …}')
+    if provider.statement(wanted, at) is None:
+        raise NotStated("no such statement is kept")
+    status = provider.revoke(wanted, reason=reason, issuer=issuer, at=at)
+    return Answer(200, encode(wire.document_of(status)), change=Change("revoke", status.names, status.id))
+
+
+def why(provider: ReferenceValueProvider, name: str, value: str | None, at: datetime) -> Answer:
+    """GET admin/reference-values/why?name=…[&value=<JSON>]: who stated it, from what, until when."""
+    try:
+        wanted = None if value is None else decode(value.encode(), max_bytes=MAX_MESSAGE)
+    except (NotStrictJson, UnicodeEncodeError) as err:
+        raise StatementUnacceptable(f"value: {err}") from err
+    return Answer(200, encode(wire.document_of(provider.why(name, wanted, at))))
+
+
+def signed_message(provider: ReferenceValueProvider, digest: str) -> Answer:
+    """GET admin/reference-values/messages/<SHA-256>: the signed bytes as they arrived."""
+    found = provider.signed_message(digest)
+    if found is None:
+        raise NotStated("no such message is kept")
+    return Answer(200, found, "application/octet-stream")
+
+
 def document(value: ReferenceValue, at: datetime) -> dict[str, Any]:
     """One value with its metadata, as listings show it."""
-    return {
-        "name": value.name,
-        "value": value.value,
-        "issuer": value.issuer,
-        "statement": value.statement,
-        "valid_from": value.valid_from.isoformat(),
-        "valid_until": value.valid_until.isoformat(),
-        "valid": value.is_valid(at),
-    }
+    return {**wire.document_of(value), "valid": value.is_valid(at)}
 
 
 def snapshot_document(snapshot: Snapshot) -> bytes:

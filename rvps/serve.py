@@ -20,6 +20,7 @@ from rvps.directory import Directory, open_directory, tls_files
 from rvps.errors import ProviderUnavailable, SettingsUnacceptable
 from rvps.grpc_api import GrpcServer
 from rvps.metrics import Metrics
+from rvps.publishers_watch import PublishersOnDisk
 from rvps.reception import Reception
 from rvps.sqlite import Conflict, SqliteStore, Unavailable
 from rvps.web import Web
@@ -68,7 +69,12 @@ class Service:
             self._store = SqliteStore(directory.database)
         except Unavailable as err:
             raise SettingsUnacceptable(str(err)) from err
-        self._provider = embedded(self._store, conflict=Conflict, unavailable=Unavailable)
+        self._provider = embedded(
+            self._store,
+            conflict=Conflict,
+            unavailable=Unavailable,
+            publishers=PublishersOnDisk(directory.publishers, required=False),
+        )
         self._metrics = Metrics(options.switches())
         reception = Reception(self._provider, clock, options.insecure_unsigned)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rest")

@@ -92,6 +92,8 @@ class Web:
 
     def _administer(self, request: Request, name: str, query: dict[str, str]) -> Answer:
         sender = self._sender(request)
+        if (request.method, name) == ("POST", "submit"):  # its signature vouches for it, whoever brings it
+            return self._record(rest.submit(self._provider, request.body, self._clock()), sender)
         if sender is None:
             raise SenderRefused("Authorization: Bearer with the text of admin-token or broker-token is needed")
         if request.method == "GET" and name == "snapshot":
@@ -104,10 +106,31 @@ class Web:
             return rest.list_values(
                 self._provider, self._clock(), name=query.get("name"), prefix=query.get("prefix", "")
             )
+        if request.method == "GET" and name == "why":
+            return rest.why(self._provider, query.get("name", ""), query.get("value"), self._clock())
+        if request.method == "POST" and name == "dry-run":
+            return rest.dry_run(self._provider, request.body, issuer=sender, at=self._clock())
+        noun, _, wanted = name.partition("/")
+        if noun == "messages" and request.method == "GET":
+            return rest.signed_message(self._provider, _decoded(wanted))
+        if noun == "statements" and request.method != "DELETE":
+            return self._statements(request, wanted, query, sender)
         if request.method == "DELETE":
             wanted = _decoded(name) if name else query.get("name", "")
             return self._record(rest.withdraw(self._provider, wanted, issuer=sender, at=self._clock()), sender)
         return problem(404, "PluginNotFound", "no such path") if name else _not_allowed("DELETE, GET")
+
+    def _statements(self, request: Request, rest_of_path: str, query: dict[str, str], sender: str) -> Answer:
+        wanted, _, verb = rest_of_path.partition("/")
+        wanted = _decoded(wanted)
+        if request.method == "GET" and not wanted:
+            return rest.statements(self._provider, self._clock(), state=query.get("state"))
+        if request.method == "GET" and not verb:
+            return rest.statement(self._provider, wanted, self._clock())
+        if request.method == "POST" and verb == "revoke":
+            answer = rest.revoke(self._provider, wanted, request.body, issuer=sender, at=self._clock())
+            return self._record(answer, sender)
+        return _not_allowed("GET, POST")
 
     def _query(self, name: str) -> Answer:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from kbs.config import ReferenceSettings
 from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
 from kbs.storage.model import KeyValueStore
-from rvps.client import ReferenceValueProvider, RemoteSettings, embedded, remote
+from rvps.client import NOBODY, ReferenceValueProvider, RemoteSettings, embedded, publishers_on_disk, remote
 from rvps.errors import SettingsUnacceptable
 
 
@@ -18,7 +18,7 @@ def reference_provider(settings: ReferenceSettings, data: Path, store: KeyValueS
         ConfigInvalid: a file that does not read, a token that is none, roots that do not load.
     """
     if settings.url is None or settings.token_file is None:
-        return embedded(store, conflict=VersionConflict, unavailable=StorageUnavailable)
+        return _embedded(settings, data, store)
     path = data / settings.token_file
     try:
         return remote(
@@ -36,3 +36,16 @@ def reference_provider(settings: ReferenceSettings, data: Path, store: KeyValueS
         raise ConfigInvalid(f"references.token_file {path}: holds no token") from None
     except SettingsUnacceptable as err:
         raise ConfigInvalid(f"references: {err}") from None
+
+
+def _embedded(settings: ReferenceSettings, data: Path, store: KeyValueStore) -> ReferenceValueProvider:
+    try:
+        publishers = None if settings.publishers is None else publishers_on_disk(data / settings.publishers)
+    except SettingsUnacceptable as err:
+        raise ConfigInvalid(f"references.publishers: {err}") from None
+    return embedded(
+        store,
+        conflict=VersionConflict,
+        unavailable=StorageUnavailable,
+        publishers=publishers or (lambda: NOBODY),
+    )
