@@ -28,6 +28,8 @@ from kbs.admin.authentication import (
     parse_public_key,
 )
 from kbs.admin.authorization import Acl, Roles
+from kbs.admin.decision_evaluation import DecisionEvaluation
+from kbs.admin.policy_tools import PolicyTools
 from kbs.admin.revocations import Revocations
 from kbs.admin.what_if import WhatIf
 from kbs.attestation.ear import EarSettings
@@ -238,7 +240,12 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
                 candidates=CandidateRoutes(
                     policies, candidates, WhatIf(policies, engine, inputs, references, clock), inputs, clock
                 ),
-                tools=PolicyToolRoutes(policies, compiler, engine),
+                tools=PolicyToolRoutes(
+                    policies,
+                    PolicyTools(compiler),
+                    engine,
+                    DecisionEvaluation(policies, engine, compiler, inputs, references, clock, audit.find),
+                ),
                 references=ReferenceRoutes(references, clock),
                 resources=ResourceRoutes(resource) if isinstance(resource, ResourcePlugin) else None,
                 plugins=plugins,

@@ -11,6 +11,7 @@ from kbs.attestation.appraisal import status
 from kbs.attestation.cases import fixed_snapshot
 from kbs.policy.engine import Finding, Policy, PolicyEngine, PolicyKind
 from kbs.strict_json import Json
+from rvps.model import Snapshot
 
 
 def evaluate(
@@ -30,16 +31,21 @@ def evaluate(
     Raises:
         PolicyBroken: the policy gives no proper answer. PolicyEngineUnavailable: the engine does not answer.
     """
-    encoded = strict_json.encode(dict(claims))
+    return evaluate_encoded(engine, policy, strict_json.encode(dict(claims)), fixed_snapshot(values), request)
+
+
+def evaluate_encoded(
+    engine: PolicyEngine, policy: Policy, claims: bytes, references: Snapshot, request: Mapping[str, Json]
+) -> dict[str, Any]:
+    """The same for claims that our own encoder made, under a snapshot."""
     found: dict[str, Any] = {"kind": policy.kind.value, "policy": policy.digest, "origin": policy.origin}
     findings: Sequence[Finding]
     if policy.kind is PolicyKind.EVIDENCE:
-        references = fixed_snapshot(values)
-        verdict = engine.appraise(policy, encoded, references)
+        verdict = engine.appraise(policy, claims, references)
         found["status"] = status(verdict.trust_claims).value
         found |= {"trust_claims": dict(verdict.trust_claims), "extensions": dict(verdict.extensions)}
-        findings = engine.explain_appraisal(policy, encoded, references)
+        findings = engine.explain_appraisal(policy, claims, references)
     else:
-        found["allow"] = engine.authorize(policy, encoded, request)
-        findings = engine.explain_authorization(policy, encoded, request)
+        found["allow"] = engine.authorize(policy, claims, request)
+        findings = engine.explain_authorization(policy, claims, request)
     return {**found, "findings": [asdict(each) for each in findings]}

@@ -208,6 +208,15 @@ def _options(*, guest: bool) -> list[Callable[[Callable[..., None]], Callable[..
     ]
 
 
+def place_of(url: str | None, data: Path | None, ca_file: Path | None, token_file: Path | None) -> Place:
+    """An administrator's broker, from options that were given or not.
+
+    Raises:
+        ConfigInvalid: the settings of the data directory do not load.
+    """
+    return _place(url, data, ca_file, token_file, guest=False)
+
+
 def _place(url: str | None, data: Path | None, ca_file: Path | None, token_file: Path | None, *, guest: bool) -> Place:
     given = url is not None
     if data is not None:

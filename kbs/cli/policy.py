@@ -46,13 +46,20 @@ for _tool in (candidate_command, activate_command, discard_command, what_if_comm
 @text_options
 @broker_options(hint=_list_hint)
 def set_resource_command(
-    file: BinaryIO | None, shipped: str | None, reason: str | None, expected: int | None, place: Place, as_json: bool
+    file: BinaryIO | None,
+    shipped: str | None,
+    tests: BinaryIO | None,
+    no_tests: bool,
+    reason: str | None,
+    expected: int | None,
+    place: Place,
+    as_json: bool,
 ) -> None:
     """Replace the resource policy."""
-    text, source = chosen(PolicyKind.RESOURCE, file, shipped)
+    source = chosen(PolicyKind.RESOURCE, file, shipped, tests, no_tests=no_tests)
     with place.admin() as admin:
-        version = admin.set_resource_policy(text, reason=reason, expected=expected)
-    _show_set("resource policy", source, version, as_json=as_json)
+        version = admin.set_resource_policy(source.text, tests=source.tests, reason=reason, expected=expected)
+    _show_set("resource policy", source.words, version, as_json=as_json)
 
 
 @policy_group.command("set-evidence")
@@ -63,16 +70,20 @@ def set_evidence_command(
     policy_id: str,
     file: BinaryIO | None,
     shipped: str | None,
+    tests: BinaryIO | None,
+    no_tests: bool,
     reason: str | None,
     expected: int | None,
     place: Place,
     as_json: bool,
 ) -> None:
     """Replace the evidence policy ID: default_cpu, default_gpu …"""
-    text, source = chosen(PolicyKind.EVIDENCE, file, shipped)
+    source = chosen(PolicyKind.EVIDENCE, file, shipped, tests, no_tests=no_tests)
     with place.admin() as admin:
-        version = admin.set_attestation_policy(policy_id, text, reason=reason, expected=expected)
-    _show_set(f"evidence policy {policy_id}", source, version, as_json=as_json)
+        version = admin.set_attestation_policy(
+            policy_id, source.text, tests=source.tests, reason=reason, expected=expected
+        )
+    _show_set(f"evidence policy {policy_id}", source.words, version, as_json=as_json)
 
 
 @policy_group.command("list")

@@ -40,6 +40,10 @@ class PolicyFile:
         beside = self.path.with_name(self.path.stem + TESTS)
         return beside if beside.is_file() else None
 
+    def tests_text(self) -> bytes | None:
+        """What is in it."""
+        return None if self.tests is None else self.tests.read_bytes()
+
 
 def tool_options(command: Callable[..., None]) -> Callable[..., None]:
     """`--kind`, `--opa` and `--json`."""

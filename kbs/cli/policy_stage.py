@@ -33,6 +33,8 @@ def set_command(
     policy_id: str,
     file: BinaryIO | None,
     shipped: str | None,
+    tests: BinaryIO | None,
+    no_tests: bool,
     reason: str | None,
     expected: int | None,
     stage: bool,
@@ -43,15 +45,15 @@ def set_command(
 
     With --stage, --expected is the version of the candidate to replace, 0 for none.
     """
-    text, source = chosen(PolicyKind(kind), file, shipped)
+    source = chosen(PolicyKind(kind), file, shipped, tests, no_tests=no_tests)
     with place.admin() as admin:
         policies = PolicyClient(admin)
         put = policies.stage if stage else policies.set
-        version = put(kind, policy_id, text, reason=reason, expected=expected)
+        version = put(kind, policy_id, source.text, tests=source.tests, reason=reason, expected=expected)
     if as_json:
-        print_json({"kind": kind, "id": policy_id, "source": source, "version": version, "staged": stage})
+        print_json({"kind": kind, "id": policy_id, "source": source.words, "version": version, "staged": stage})
         return
-    done("staged" if stage else "set", f"{kind} policy {policy_id} from {source}, version {version}")
+    done("staged" if stage else "set", f"{kind} policy {policy_id} from {source.words}, version {version}")
 
 
 @click.command("candidate")

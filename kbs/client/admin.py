@@ -109,16 +109,27 @@ class AdminClient:
     # --- policies -----------------------------------------------------------------------------------------------------
 
     def set_resource_policy(
-        self, text: str | bytes, *, reason: str | None = None, expected: int | None = None
+        self,
+        text: str | bytes,
+        *,
+        tests: bytes | None = None,
+        reason: str | None = None,
+        expected: int | None = None,
     ) -> int | None:
-        """Replace the resource policy; the new version, if the broker tells it."""
-        return self._set_policy("resource-policy", {}, text, reason, expected)
+        """Replace the resource policy; the new version, if the broker tells it. tests: Rego tests that must pass."""
+        return self._set_policy("resource-policy", _tests(tests), text, reason, expected)
 
     def set_attestation_policy(
-        self, policy_id: str, text: str | bytes, *, reason: str | None = None, expected: int | None = None
+        self,
+        policy_id: str,
+        text: str | bytes,
+        *,
+        tests: bytes | None = None,
+        reason: str | None = None,
+        expected: int | None = None,
     ) -> int | None:
-        """Replace one evidence policy, e.g. `default_cpu`; the new version, if the broker tells it."""
-        named = {"type": "rego", "policy_id": policy_id}
+        """Replace one evidence policy, e.g. `default_cpu`; the new version, if the broker tells it. tests: as above."""
+        named = {"type": "rego", "policy_id": policy_id, **_tests(tests)}
         return self._set_policy("attestation-policy", named, text, reason, expected)
 
     def resource_policy_ids(self) -> tuple[str, ...]:
@@ -293,6 +304,10 @@ def _token(token: str | None, token_file: Path | None) -> Secret | None:
     if not _TOKEN.fullmatch(stripped) or len(stripped) > _MAX_TOKEN_FILE:
         raise ClientMisconfigured("the admin token is not of the form of a Bearer token")
     return Secret(stripped.encode("ascii"))
+
+
+def _tests(tests: bytes | None) -> dict[str, Json]:
+    return {} if tests is None else {"tests": base64url.encode(tests).decode("ascii")}
 
 
 def condition(expected: int | None) -> dict[str, str]:

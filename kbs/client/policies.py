@@ -19,10 +19,17 @@ class PolicyClient:
         self._admin = admin
 
     def set(
-        self, kind: str, policy_id: str, text: bytes, *, reason: str | None = None, expected: int | None = None
+        self,
+        kind: str,
+        policy_id: str,
+        text: bytes,
+        *,
+        tests: bytes | None = None,
+        reason: str | None = None,
+        expected: int | None = None,
     ) -> int | None:
-        """Make a text active under any id, scopes included; its version."""
-        return self._put(_path(kind, policy_id), text, reason, expected)
+        """Make a text active under any id, scopes included; its version. tests: Rego tests that must pass."""
+        return self._put(_path(kind, policy_id), text, tests, reason, expected)
 
     def remove(self, kind: str, policy_id: str, *, expected: int | None = None) -> None:
         """Leave a scope, or a class of device, without a policy."""
@@ -35,10 +42,17 @@ class PolicyClient:
         return str(text), VersionInfo.read(found)
 
     def stage(
-        self, kind: str, policy_id: str, text: bytes, *, reason: str | None = None, expected: int | None = None
+        self,
+        kind: str,
+        policy_id: str,
+        text: bytes,
+        *,
+        tests: bytes | None = None,
+        reason: str | None = None,
+        expected: int | None = None,
     ) -> int | None:
-        """Keep a text as the candidate; the candidate's version."""
-        return self._put(f"{_path(kind, policy_id)}/candidate", text, reason, expected)
+        """Keep a text as the candidate; the candidate's version. tests: as for `set`."""
+        return self._put(f"{_path(kind, policy_id)}/candidate", text, tests, reason, expected)
 
     def candidate(self, kind: str, policy_id: str) -> dict[str, Json]:
         """The candidate, with how the newest decisions would have gone."""
@@ -67,8 +81,12 @@ class PolicyClient:
             message["policy"] = base64url.encode(text).decode("ascii")
         return self._admin.members("POST", f"{_path(kind, policy_id)}/what-if", message)
 
-    def _put(self, target: str, text: bytes, reason: str | None, expected: int | None) -> int | None:
+    def _put(
+        self, target: str, text: bytes, tests: bytes | None, reason: str | None, expected: int | None
+    ) -> int | None:
         message: dict[str, Json] = {"policy": base64url.encode(text).decode("ascii")}
+        if tests is not None:
+            message["tests"] = base64url.encode(tests).decode("ascii")
         if reason is not None:
             message["reason"] = reason
         return version_in(self._admin.request("PUT", target, message, headers=condition(expected)))

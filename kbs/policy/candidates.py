@@ -85,15 +85,22 @@ class Candidates:
         return _candidate(record)
 
     def stage(
-        self, kind: PolicyKind, policy_id: str, upload: bytes, change: Change, *, expected: int | None = None
+        self,
+        kind: PolicyKind,
+        policy_id: str,
+        upload: bytes,
+        change: Change,
+        *,
+        tests: bytes | None = None,
+        expected: int | None = None,
     ) -> Accepted:
         """Check a text and keep it as the candidate, in place of one that is there.
 
-        expected: the version of the candidate that must be there now (0: none).
+        tests: as for `PolicyStore.set`. expected: the version of the candidate that must be there now (0: none).
 
         Raises: as `PolicyStore.set`.
         """
-        policy, opa_version, warnings = self._policies.check(kind, policy_id, upload)
+        policy, opa_version, warnings = self._policies.check(kind, policy_id, upload, tests=tests)
         value, meta = encoded(policy, change, opa_version, warnings)
         meta[_BASE] = str(self._base(kind, policy_id))
         version = self._store.put(_NAMESPACE, f"{kind.value}.{policy_id}", value, meta=meta, expected=expected)

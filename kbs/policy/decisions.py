@@ -142,6 +142,27 @@ class DecisionInputs:
                     found.append(msgspec.json.decode(line, type=KeptDecision))
         return found
 
+    def of(self, decision: str) -> Sequence[KeptDecision]:
+        """What was kept of one decision: one input for each submodule of the evidence, or that of a release.
+
+        Raises:
+            StorageUnavailable: the store cannot be read.
+        """
+        self.flush()
+        named = decision.encode()
+        found: list[KeptDecision] = []
+        for batch in self._store.newest_first(self._clock().timestamp() - self._bounds.seconds):
+            for line in batch.split(b"\n"):
+                if named not in line:
+                    continue
+                with suppress(msgspec.DecodeError):  # of another version of this program
+                    kept = msgspec.json.decode(line, type=KeptDecision)
+                    if kept.decision == decision:
+                        found.append(kept)
+            if found:  # a decision leaves all of its inputs at once
+                return found
+        return found
+
     def close(self) -> None:
         """Write what waits, then end the thread."""
         self._closed.set()

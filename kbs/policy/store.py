@@ -22,6 +22,7 @@ from kbs.policy.record import REMOVED, Change, Version, encoded, is_removal, ope
 from kbs.policy.scope import Scopes
 from kbs.policy.shipped import Shipped
 from kbs.policy.well_known import recognise
+from kbs.policy.workbench import Workbench
 from kbs.storage.model import KeyValueStore
 
 __all__ = ["RESOURCE_POLICY_ID", "Accepted", "Change", "PolicySet", "PolicyStore", "Version"]
@@ -186,12 +187,22 @@ class PolicyStore:
             policy = self._shipped_policies[name] = self._shipped.policy(name)
         return policy
 
-    def check(self, kind: PolicyKind, policy_id: str, upload: bytes) -> tuple[Policy, str, tuple[str, ...]]:
+    def check(
+        self, kind: PolicyKind, policy_id: str, upload: bytes, *, tests: bytes | None = None
+    ) -> tuple[Policy, str, tuple[str, ...]]:
         """What `set` would make active, the OPA version it was compiled with, and warnings. Changes nothing.
+
+        tests: Rego tests that came with the text, all of which must pass.
 
         Raises:
             NameNotAllowed, PolicyUnacceptable, PolicyCompilerMissing: see `set`.
         """
+        found = self._checked(kind, policy_id, upload)
+        if tests is not None:
+            Workbench(self._compiler.opa()).require_passing(kind, upload, tests)
+        return found
+
+    def _checked(self, kind: PolicyKind, policy_id: str, upload: bytes) -> tuple[Policy, str, tuple[str, ...]]:
         self.check_id(kind, policy_id)
         known = recognise(kind, upload)
         if known is not None:
@@ -204,19 +215,27 @@ class PolicyStore:
         return compiled.policy, compiled.opa_version, compiled.warnings
 
     def set(
-        self, kind: PolicyKind, policy_id: str, upload: bytes, change: Change, *, expected: int | None = None
+        self,
+        kind: PolicyKind,
+        policy_id: str,
+        upload: bytes,
+        change: Change,
+        *,
+        tests: bytes | None = None,
+        expected: int | None = None,
     ) -> Accepted:
         """Check a text and make it active.
 
+        tests: Rego tests that came with it; the policy becomes active only when all of them pass.
         expected: the version that must be active now (0: the shipped one or none); None: whatever is.
 
         Raises:
             NameNotAllowed: an id that no policy can have.
-            PolicyUnacceptable: the text, or the bare id `default`. `PolicyCompilerMissing`: it needs opa.
+            PolicyUnacceptable: the text, a test of it, or the bare id `default`. `PolicyCompilerMissing`: it needs opa.
             VersionConflict: another change came first.
             StorageUnavailable: the old policy stays.
         """
-        policy, opa_version, warnings = self.check(kind, policy_id, upload)
+        policy, opa_version, warnings = self.check(kind, policy_id, upload, tests=tests)
         return self.activate(policy, policy_id, change, opa_version=opa_version, warnings=warnings, expected=expected)
 
     def activate(

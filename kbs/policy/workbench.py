@@ -8,6 +8,7 @@ outside.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,10 @@ _DATA: Final = "data.json"
 _FUNCTIONS: Final = "functions.json"
 _NOT_FIXTURES: Final = frozenset({"references", "tokens", "claims"})
 _MOST_TRACE: Final = 200_000  # characters
+MAX_TESTS: Final = 500
+"""In one file of tests; the shipped policies have 20 each."""
+_TEST_RULE: Final = re.compile(r"^test_", re.MULTILINE)
+_SHOWN_FAILURES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,30 @@ class Workbench:
     opa: OpaCommand
 
     def test(self, kind: PolicyKind, upload: bytes, tests: bytes, *, only: str | None = None) -> list[TestOutcome]:
-        """Run Rego tests against a policy. only: a regular expression (RE2) that names must match."""
+        """Run Rego tests, `MAX_TESTS` at most. only: a regular expression (RE2) that their names must match."""
+        if len(_TEST_RULE.findall(decode_text(tests))) > MAX_TESTS:
+            raise PolicyUnacceptable(f"the file of tests has more than {MAX_TESTS} of them")
         with tempfile.TemporaryDirectory() as name:
             done = self._run_tests(Path(name), kind, upload, tests, ["--run", only] if only is not None else [])
             if isinstance(done, dict):
                 raise PolicyUnacceptable(opa_message(done, (TEXT_NAME, TESTS_NAME)))
             return sorted((_outcome(each) for each in done), key=lambda each: each.line)  # opa runs them side by side
+
+    def require_passing(self, kind: PolicyKind, upload: bytes, tests: bytes) -> int:
+        """How many tests there are, all of which pass.
+
+        Raises:
+            PolicyUnacceptable: one fails, or there is none; the text names what failed, with its line.
+        """
+        outcomes = self.test(kind, upload, tests)
+        failed = [f"{each.name} (line {each.line}): {each.why}" for each in outcomes if not each.passed]
+        if not outcomes:
+            raise PolicyUnacceptable("no test ran: the names of tests begin with test_")
+        if failed:
+            more = f"; and {len(failed) - _SHOWN_FAILURES} more" if len(failed) > _SHOWN_FAILURES else ""
+            shown = "; ".join(failed[:_SHOWN_FAILURES])
+            raise PolicyUnacceptable(f"{len(failed)} of {len(outcomes)} tests fail: {shown}{more}")
+        return len(outcomes)
 
     def cover(self, kind: PolicyKind, upload: bytes, tests: bytes) -> Coverage:
         """What of a policy its tests reach. A failing test refuses: what it covers proves nothing."""

@@ -37,8 +37,16 @@ def routes(
     yield _read("/kbs/v0/admin/policies", Permission.POLICY_READ, policies.list_all)
     yield from _policy_routes(policies, candidates)
     # they change nothing, yet are POSTs: they bring a text
-    yield _change("POST", "/kbs/v0/admin/policy-tools/lint", Permission.POLICY_WRITE, tools.lint, "admin.read")
-    yield _change("POST", "/kbs/v0/admin/policy-tools/eval", Permission.POLICY_WRITE, tools.evaluate, "admin.read")
+    for name, tool in (
+        ("policy-tools/lint", tools.lint),
+        ("policy-tools/check", tools.check),
+        ("policy-tools/test", tools.test),
+        ("policy-tools/coverage", tools.coverage),
+        ("policy-tools/fmt", tools.format),
+        ("policy-tools/eval", tools.evaluate),
+        ("decisions/*/eval", tools.evaluate_decision),
+    ):
+        yield _change("POST", f"/kbs/v0/admin/{name}", Permission.POLICY_WRITE, tool, "admin.read")
     yield _read("/kbs/v0/admin/reference-values", Permission.REFERENCE_READ, references.list_all)
     yield _change(
         "DELETE",

@@ -15,7 +15,7 @@ from kbs.policy.decisions import DecisionInputs
 from kbs.policy.engine import Policy, PolicyKind
 from kbs.policy.store import Change, PolicyStore
 from kbs.web.administration.decode import actor, document_response, etag, expected_version, json_object
-from kbs.web.administration.policies import policy_kind, policy_text, reason_of, rule_changed, rule_name
+from kbs.web.administration.policies import policy_kind, policy_text, reason_of, rule_changed, rule_name, tests_text
 from kbs.web.model import Call, HttpResponse
 
 _MAX_NAMED = 100  # decisions
@@ -45,11 +45,12 @@ class CandidateRoutes:
         return document_response(call, f"candidate {kind.value}/{policy_id}", document, etag(candidate.version.version))
 
     def stage(self, call: Call) -> Decided[HttpResponse]:
-        """PUT admin/policies/<kind>/<id>/candidate {"policy": base64url, "reason"?}."""
+        """PUT admin/policies/<kind>/<id>/candidate {"policy": base64url, "tests"?: base64url, "reason"?}."""
         kind, policy_id = _which(call)
         document = json_object(call.request.body)
-        text, change = policy_text(document.get("policy")), self._change(call, document)
-        accepted = self._candidates.stage(kind, policy_id, text, change, expected=expected_version(call))
+        text, tests = policy_text(document.get("policy")), tests_text(document)
+        change, expected = self._change(call, document), expected_version(call)
+        accepted = self._candidates.stage(kind, policy_id, text, change, tests=tests, expected=expected)
         return rule_changed(call, rule_name(kind, policy_id), "stage", accepted)
 
     def activate(self, call: Call) -> Decided[HttpResponse]:

@@ -79,7 +79,7 @@ class PolicyRoutes:
         return document_response(call, f"policy {kind.value}/{policy_id} version {version.version}", document)
 
     def set_any(self, call: Call) -> Decided[HttpResponse]:
-        """PUT admin/policies/<kind>/<id> {"policy": base64url, "reason"?}: of either kind and any scope."""
+        """PUT admin/policies/<kind>/<id> {"policy": base64url, "tests"?, "reason"?}: of either kind and any scope."""
         kind, policy_id = policy_kind(call.parameters[0]), call.parameters[1]
         return self._set(call, kind, policy_id, json_object(call.request.body))
 
@@ -107,9 +107,9 @@ class PolicyRoutes:
         return rule_changed(call, rule_name(kind, policy_id), "rollback", accepted)
 
     def _set(self, call: Call, kind: PolicyKind, policy_id: str, document: Mapping[str, Any]) -> Decided[HttpResponse]:
-        text = policy_text(document.get("policy"))
+        text, tests = policy_text(document.get("policy")), tests_text(document)
         change = self._change(call, reason_of(document))
-        accepted = self._store.set(kind, policy_id, text, change, expected=expected_version(call))
+        accepted = self._store.set(kind, policy_id, text, change, tests=tests, expected=expected_version(call))
         return rule_changed(call, rule_name(kind, policy_id), "set", accepted)
 
     def _change(self, call: Call, reason: str) -> Change:
@@ -139,14 +139,19 @@ def _version_or_zero(call: Call) -> int:
     return 0 if document.get("version") == 0 else wanted_version(call)
 
 
-def policy_text(encoded: Any) -> bytes:
+def tests_text(document: Mapping[str, Any]) -> bytes | None:
+    """Rego tests that come with a policy, encoded as it is; None where there are none."""
+    return policy_text(document["tests"], "tests") if "tests" in document else None
+
+
+def policy_text(encoded: Any, member: str = "policy") -> bytes:
     """Undo base64url without padding, in its one form (KBS protocol 7.1)."""
     if not isinstance(encoded, str):
-        raise PolicyMalformed("Failed to parse policy: member policy is missing or not a string")
+        raise PolicyMalformed(f"Failed to parse policy: member {member} is missing or not a string")
     try:
         text = base64url.decode(encoded)
     except MalformedMessage:
-        raise PolicyMalformed("Failed to parse policy: member policy is not base64url without padding") from None
+        raise PolicyMalformed(f"Failed to parse policy: member {member} is not base64url without padding") from None
     try:
         text.decode()
     except UnicodeDecodeError as err:

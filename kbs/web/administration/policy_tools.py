@@ -1,41 +1,68 @@
-"""Tools for policy authors over HTTP: lint a text, evaluate one. They change nothing."""
+"""Tools for policy authors over HTTP: lint, check, test, coverage, form and evaluation of texts that nobody has set.
+
+They change nothing. All but lint and form run what somebody wrote, and `opa` takes a second of CPU for some: a worker
+does one such thing at a time, and says so to the next.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
+from kbs.admin.decision_evaluation import DecisionEvaluation, Question
 from kbs.admin.policy_evaluation import evaluate
+from kbs.admin.policy_scenario import kind_of, object_in, request_of
+from kbs.admin.policy_tools import PolicyTools
 from kbs.audit.gate import Decided
-from kbs.errors import MalformedMessage, PolicyBroken
-from kbs.policy.compile import Compiler
-from kbs.policy.engine import PolicyEngine, PolicyKind
-from kbs.policy.library import sha256_hex
+from kbs.errors import MalformedMessage, PolicyBroken, RateLimited
+from kbs.policy.engine import Policy, PolicyEngine, PolicyKind
 from kbs.policy.store import RESOURCE_POLICY_ID, PolicyStore
 from kbs.web.administration.decode import document_response, json_object
-from kbs.web.administration.policies import policy_text
+from kbs.web.administration.policies import policy_text, tests_text
 from kbs.web.model import Call, HttpResponse
 
 _ANY_ID: Final = {PolicyKind.EVIDENCE: "default_cpu", PolicyKind.RESOURCE: RESOURCE_POLICY_ID}
-_REQUEST: Final = {"plugin": "resource", "resource-path": ["default", "key", "1"], "query": {}}
+_MAX_PATTERN: Final = 200  # characters
+_AGAIN: Final = frozenset({"policy", "id", "part", "trace", "input"})
 
 
 class PolicyToolRoutes:
-    """Lint and evaluation of texts that nobody has set."""
+    """What authors ask about texts and about past decisions."""
 
-    def __init__(self, policies: PolicyStore, compiler: Compiler, engine: PolicyEngine) -> None:
+    def __init__(
+        self, policies: PolicyStore, tools: PolicyTools, engine: PolicyEngine, decisions: DecisionEvaluation
+    ) -> None:
         self._policies = policies
-        self._compiler = compiler
+        self._tools = tools
         self._engine = engine
+        self._decisions = decisions
+        self._busy = threading.Lock()
 
     def lint(self, call: Call) -> Decided[HttpResponse]:
         """POST admin/policy-tools/lint {"kind", "policy": base64url}: findings, errors first."""
-        document = json_object(call.request.body)
-        kind, text = _kind(document), policy_text(document.get("policy"))
-        findings = [each.document() for each in self._compiler.lint(kind, text)]
-        digest = sha256_hex(text)
-        answer = {"kind": kind.value, "digest": digest, "findings": findings}
-        return document_response(call, f"policy-tools/lint {digest}", answer)
+        return self._answer(call, "lint", lambda kind, text, _: self._tools.lint(kind, text))
+
+    def check(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/policy-tools/check {"kind", "policy", "tests"?}: all that an upload does; `ok`, `error`."""
+        return self._answer(call, "check", lambda kind, text, given: self._tools.check(kind, text, tests_text(given)))
+
+    def test(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/policy-tools/test {"kind", "policy", "tests", "run"?}: `passed`, and each test by name."""
+        return self._answer(
+            call, "test", lambda kind, text, given: self._tools.test(kind, text, _tests(given), _pattern(given))
+        )
+
+    def coverage(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/policy-tools/coverage {"kind", "policy", "tests"}: `percent`, `missed`."""
+        return self._answer(call, "coverage", lambda kind, text, given: self._tools.coverage(kind, text, _tests(given)))
+
+    def format(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/policy-tools/fmt {"policy"}: `text`, `changed`."""
+        text = policy_text(json_object(call.request.body).get("policy"))
+        with self._alone():
+            return document_response(call, "policy-tools/fmt", self._tools.format(text))
 
     def evaluate(self, call: Call) -> Decided[HttpResponse]:
         """POST admin/policy-tools/eval {"kind", "policy": base64url, "input", "reference_values"?, "request"?}.
@@ -43,39 +70,82 @@ class PolicyToolRoutes:
         A policy that gives no proper answer for the input is no fault of the broker here: `error` says which.
         """
         document = json_object(call.request.body)
-        kind, text = _kind(document), policy_text(document.get("policy"))
-        claims, values = _object(document, "input"), _object(document, "reference_values", {})
-        request = _request(_object(document, "request", {}))
-        policy, _, warnings = self._policies.check(kind, _ANY_ID[kind], text)
-        answer: dict[str, Any]
-        try:
-            answer = evaluate(self._engine, policy, claims, values, request)
-        except PolicyBroken as err:
-            answer = {"kind": kind.value, "policy": policy.digest, "error": err.operator_detail or str(err)}
+        kind, text = kind_of(document.get("kind")), policy_text(document.get("policy"))
+        claims, values = object_in(document, "input"), object_in(document, "reference_values", {})
+        request = request_of(object_in(document, "request", {}))
+        with self._alone():
+            policy, _, warnings = self._policies.check(kind, _ANY_ID[kind], text)
+            answer: dict[str, Any]
+            try:
+                answer = evaluate(self._engine, policy, claims, values, request)
+            except PolicyBroken as err:
+                answer = {"kind": kind.value, "policy": policy.digest, "error": err.operator_detail or str(err)}
         return document_response(call, f"policy-tools/eval {policy.digest}", {**answer, "warnings": list(warnings)})
 
+    def evaluate_decision(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/decisions/<id>/eval {"policy"?: base64url, "id"?, "part"?, "trace"?, "input"?}.
 
-def _kind(document: Mapping[str, Any]) -> PolicyKind:
-    try:
-        return PolicyKind(str(document.get("kind")))
-    except ValueError:
-        raise MalformedMessage("member kind is neither evidence nor resource") from None
+        Recorded and present outcome of a decision whose input is kept. The answer shows claims, with `"input": true`
+        all of them; the record says who asked.
+        """
+        document = json_object(call.request.body)
+        if unknown := document.keys() - _AGAIN:
+            raise MalformedMessage(f"the body has the unknown member {sorted(unknown)[0][:64]!r}")
+        decision = call.parameters[0]
+        policy_id, part = _text(document, "id"), _text(document, "part")
+        trace, with_input = _flag(document, "trace"), _flag(document, "input")
+        with self._alone():
+            policy: Policy | None = None
+            if "policy" in document:
+                text, kind = policy_text(document["policy"]), self._decisions.kind(decision)
+                policy, _, _ = self._policies.check(kind, policy_id or _ANY_ID[kind], text)
+            question = Question(policy, policy_id, part, trace, with_input)
+            answer = self._decisions.evaluate(decision, question)
+        what = f"{'input of ' if with_input else ''}decision {decision} evaluated"
+        return document_response(call, what if policy is None else f"{what} under {policy.digest}", answer)
+
+    def _answer(
+        self, call: Call, tool: str, use: Callable[[PolicyKind, bytes, Mapping[str, Any]], dict[str, Any]]
+    ) -> Decided[HttpResponse]:
+        document = json_object(call.request.body)
+        kind, text = kind_of(document.get("kind")), policy_text(document.get("policy"))
+        with self._alone():
+            answer = use(kind, text, document)
+        return document_response(call, f"policy-tools/{tool} {answer['digest']}", answer)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise RateLimited("this worker is busy with another author's policy; try again in a few seconds")
+        try:
+            yield
+        finally:
+            self._busy.release()
 
 
-def _object(document: Mapping[str, Any], name: str, absent: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    found = document.get(name, absent)
-    if not isinstance(found, dict):
-        raise MalformedMessage(f"member {name} is missing or not an object")
+def _tests(document: Mapping[str, Any]) -> bytes:
+    found = tests_text(document)
+    if found is None:
+        raise MalformedMessage("member tests is missing")
     return found
 
 
-def _request(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    if unknown := given.keys() - _REQUEST.keys():
-        raise MalformedMessage(f"member request has the unknown member {sorted(unknown)[0][:64]!r}")
-    request = {**_REQUEST, **given}
-    path = request["resource-path"]
-    if not isinstance(path, list) or not all(isinstance(part, str) for part in path):
-        raise MalformedMessage("member resource-path of the request is not a list of texts")
-    if not isinstance(request["plugin"], str) or not isinstance(request["query"], dict):
-        raise MalformedMessage("members plugin and query of the request are a text and an object")
-    return request
+def _pattern(document: Mapping[str, Any]) -> str | None:
+    found = _text(document, "run")
+    if found is not None and (len(found) > _MAX_PATTERN or "\0" in found):
+        raise MalformedMessage(f"member run is longer than {_MAX_PATTERN} characters, or has NUL in it")
+    return found
+
+
+def _text(document: Mapping[str, Any], name: str) -> str | None:
+    found = document.get(name)
+    if found is not None and not isinstance(found, str):
+        raise MalformedMessage(f"member {name} is not a text")
+    return found
+
+
+def _flag(document: Mapping[str, Any], name: str) -> bool:
+    found = document.get(name, False)
+    if not isinstance(found, bool):
+        raise MalformedMessage(f"member {name} is neither true nor false")
+    return found

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.broker import POLICIES
+from kbs.client.errors import PolicyDenied
+from tests.fakes.broker import POLICIES, BrokerUnderTest
 from tests.kbs.cli.conftest import Run, bad_json, good_json, invoke
 
 DOUBTFUL = "package policy\n\ndefault allow := false\n\nallow if not input.submods.cpu0.bad\n"
@@ -84,6 +85,10 @@ def test_check_does_what_an_upload_does(folder: Path, opa: Path) -> None:
     result = tool("check", path, opa=opa)
     assert (result.exit_code, result.stdout.split(",")[0]) == (0, f"good resource policy {path}")
     path.write_text(DOUBTFUL)
+    result = tool("check", path, opa=opa)
+    assert result.exit_code == 1
+    assert "1 of 2 tests fail: test_unregistered (line" in result.stdout
+    (folder / "mine_test.rego").unlink()
     result = tool("check", path, opa=opa)
     assert result.exit_code == 0
     assert "[negated-claim]" in result.stderr
@@ -203,9 +208,108 @@ def test_an_upload_is_linted(opa_on_path: None, run: Run, folder: Path) -> None:
     assert "[no-default]" in found["detail"]
     assert [each["version"] for each in good_json(run("policy", "list", "--json")) if each["kind"] == "resource"] == [0]
     path.write_text(DOUBTFUL)
-    result = run("policy", "set-resource", "--file", path)
+    found = bad_json(run("policy", "set-resource", "--file", path, "--json"))
+    assert "1 of 2 tests fail" in found["detail"]
+    assert [each["version"] for each in good_json(run("policy", "list", "--json")) if each["kind"] == "resource"] == [0]
+    result = run("policy", "set-resource", "--file", path, "--no-tests")
     assert result.exit_code == 0
     assert "line 5, column 10" in result.stderr
     assert "[negated-claim]" in result.stderr
     [change] = [each for each in good_json(run("audit", "tail", "--json")) if "rule.changed" in json.dumps(each)]
     assert "[negated-claim]" in json.dumps(change)
+
+
+@pytest.mark.opa
+def test_a_text_goes_live_with_its_tests(opa_on_path: None, run: Run, folder: Path) -> None:
+    path, other = folder / "mine.rego", folder / "other_test.rego"
+    result = run("policy", "set", "resource", "path:team-a", "--file", path)
+    assert result.stdout == f"set resource policy path:team-a from {path} with its tests, version 1\n"
+    assert run("policy", "set", "resource", "path:team-a", "--file", path, "--stage").exit_code == 0
+    other.write_text("package policy_test\ntest_no if data.policy.allow with input as {}\n")
+    given = ("policy", "set", "resource", "path:team-a", "--file", path, "--tests", other)
+    assert "1 of 1 tests fail: test_no (line 2)" in bad_json(run(*given, "--json"))["detail"]
+    assert "test_no" in bad_json(run(*given, "--stage", "--json"))["detail"]
+    assert run(*given, "--no-tests").exit_code == 2
+    other.write_text("package policy_test\nnothing := 1\n")
+    assert "no test ran" in bad_json(run(*given, "--json"))["detail"]
+    other.write_text("package policy_test\n" + "test_x if true\n" * 501)
+    assert "more than 500" in bad_json(run(*given, "--json"))["detail"]
+
+
+@pytest.mark.opa
+def test_a_broker_does_the_same_as_tools_here(opa_on_path: None, run: Run, folder: Path, opa: Path) -> None:
+    path = folder / "mine.rego"
+    path.write_text(DOUBTFUL.replace("allow if", "allow   if"))
+    for words in (("lint",), ("check",), ("test",)):
+        here, there = tool(*words, path, "--json", opa=opa), run("policy", *words, path, "--json")
+        assert here.exit_code == there.exit_code
+        assert _timeless(here.stdout) == _timeless(there.stdout)
+    assert "tests fail" in bad_json(run("policy", "coverage", path, "--json"))["error"]
+    assert run("policy", "fmt", path).stdout == f"written {path}\n"
+    assert path.read_text() == DOUBTFUL
+    assert invoke(None, "policy", "lint", path, "--opa", opa, "--url", "http://127.0.0.1:1").exit_code == 2
+    path.write_text(CLEAN)
+    assert good_json(run("policy", "coverage", path, "--json"))[0]["percent"] == 100
+    claims = folder / "claims.json"
+    claims.write_text("{}")
+    assert run("policy", "eval", path, "--input", claims).stdout.startswith("denied")
+
+
+def _timeless(text: str) -> Any:
+    documents = json.loads(text)
+    for each in (test for document in documents for test in document.get("tests", [])):
+        del each["seconds"]
+    return documents
+
+
+def test_eval_saves_and_reads_one_document(tmp_path: Path) -> None:
+    saved, cpu = tmp_path / "saved.json", POLICIES / "evidence/cpu.rego"
+    made = invoke(None, "policy", "eval", cpu, "--fixture", "snp.debug", "--save", saved, "--json")
+    assert good_json(invoke(None, "policy", "eval", "--file", saved, "--json")) == good_json(made)
+    upstream = invoke(
+        None, "policy", "eval", "--policy", "upstream/cpu", "--file", saved, "--json", "--kind", "evidence"
+    )
+    assert good_json(upstream)["origin"] == "shipped:evidence/upstream/cpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--file", "CPU"), "malformed"),
+        (("--file", "EMPTY"), "no document of the playground"),
+        (("--fixture", "snp.good"), "give a policy"),
+        (("CPU", "--policy", "cpu", "--fixture", "snp.good"), "the policy once"),
+        (("--policy", "nobody", "--fixture", "snp.good"), "no such file or shipped policy"),
+        (("CPU", "--fixture", "snp.good", "--part", "cpu0"), "go with --decision"),
+        (("CPU", "--fixture", "snp.good", "--decision", "0" * 32), "leave out fixture"),
+    ],
+)
+def test_eval_refuses(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    (tmp_path / "empty.json").write_text("{}")
+    known = {"CPU": POLICIES / "evidence/cpu.rego", "EMPTY": tmp_path / "empty.json"}
+    result = invoke(None, "policy", "eval", *(known.get(each, each) for each in arguments))
+    assert result.exit_code in (1, 2)
+    assert words in result.stderr
+
+
+def test_eval_of_a_past_decision(broker: BrokerUnderTest, run: Run, tmp_path: Path) -> None:
+    broker.put_secret()
+    guest = broker.attested()
+    with pytest.raises(PolicyDenied) as caught:
+        guest.get_resource("default/key/1")
+    release = caught.value.problem.decision
+    attestation = good_json(run("explain", release, "--json"))["attestation"]
+    shown = run("policy", "eval", "--decision", release).stdout
+    assert "resource/default/key/1" in shown
+    assert shown.count("denied") == 2
+    allowed = run("policy", "eval", "--decision", release, "--policy", "allow-all").stdout
+    assert "then  denied" in allowed
+    assert "now   granted" in allowed
+    broker.approve_sample()
+    shown = run("policy", "eval", "--decision", attestation).stdout
+    assert "the reference values are others since" in shown
+    assert "affirming" in shown
+    assert "sample.svn" in shown
+    saved = tmp_path / "saved.json"
+    assert run("policy", "eval", "--decision", attestation, "--save", saved).exit_code == 0
+    assert good_json(invoke(None, "policy", "eval", "--file", saved, "--json"))["status"] == "affirming"
