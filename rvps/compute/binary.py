@@ -19,9 +19,9 @@ def read_whole(file: BinaryIO, limit: int, what: str) -> bytes:
     """
     raw = file.read(limit + 1)
     if not raw:
-        raise ArtifactUnusable(f"{what} is empty")
+        raise ArtifactUnusable(f"{what}: empty")
     if len(raw) > limit:
-        raise ArtifactUnusable(f"{what} has more than {limit} bytes")
+        raise ArtifactUnusable(f"{what}: more than {limit} bytes")
     return raw
 
 

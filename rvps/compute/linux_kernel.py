@@ -23,6 +23,7 @@ _LOADER, _FLAGS, _INITRD_AT, _INITRD_SIZE, _HEAP_END, _COMMAND_LINE_AT = 0x210, 
 _INITRD_MAX, _XLOAD_FLAGS = 0x22C, 0x236
 _LOADED_HIGH, _CAN_USE_HEAP, _ABOVE_4G = 0x01, 0x80, 0x40
 _QEMU: Final = 0xB0
+_SETUP, _COMMAND_LINE = 0x10000, 0x20000  # addresses that QEMU puts them at
 _ACPI_SIZE: Final = 0x28000  # bytes that QEMU's q35 keeps free for tables at the end of low memory
 
 
@@ -43,13 +44,13 @@ def as_qemu_loads_it(kernel: bytes, initrd_size: int = 0, memory: int | None = N
     (protocol,) = struct.unpack_from("<H", kernel, 0x206)
     if protocol < _OLDEST:
         raise ArtifactUnusable("the kernel's boot protocol is older than 2.06")
-    loaded_high = bool(kernel[_FLAGS] & _LOADED_HIGH)
-    setup, command_line = (0x10000, 0x20000) if loaded_high else (0x90000, 0x9A000)
+    if not kernel[_FLAGS] & _LOADED_HIGH:
+        raise ArtifactUnusable("the kernel is one that is loaded below 1 MiB (zImage): no firmware boots it")
     patched = bytearray(kernel)
     patched[_LOADER] = _QEMU
     patched[_FLAGS] |= _CAN_USE_HEAP
-    struct.pack_into("<I", patched, _HEAP_END, command_line - setup - 0x200)  # and the two bytes behind heap_end_ptr
-    struct.pack_into("<I", patched, _COMMAND_LINE_AT, command_line)
+    struct.pack_into("<I", patched, _HEAP_END, _COMMAND_LINE - _SETUP - 0x200)  # and the two bytes behind heap_end_ptr
+    struct.pack_into("<I", patched, _COMMAND_LINE_AT, _COMMAND_LINE)
     if initrd_size:
         address = _initrd_address(kernel, protocol, initrd_size, memory)
         struct.pack_into("<II", patched, _INITRD_AT, address, initrd_size)

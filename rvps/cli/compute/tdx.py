@@ -19,6 +19,7 @@ from rvps.cli.connection import shown
 from rvps.compute import ccel, linux_kernel, pe, tdvf
 from rvps.compute import tdx as measure
 from rvps.compute.firmware import MAX_FIRMWARE
+from rvps.errors import ArtifactUnusable
 from rvps.value_set import Artifact, ValueSet
 
 _MAX_ACPI: Final = 4 << 20  # bytes of one file
@@ -120,7 +121,7 @@ def _boot_digests(loaded: tdvf.Tdvf, options: dict[str, Any], inputs: _Inputs) -
 
 def _kernel_digest(raw: bytes, initrd_size: int, options: dict[str, Any]) -> bytes:
     if raw[:2] == b"\x1f\x8b":
-        raise click.UsageError("--kernel is compressed with gzip: unpack it as the build does, QEMU boots no such file")
+        raise ArtifactUnusable("the kernel is compressed with gzip, and QEMU boots no such file: unpack it")
     if options["kernel_header"] == "qemu":
         raw = linux_kernel.as_qemu_loads_it(raw, initrd_size, options["memory"])
     file = io.BytesIO(raw)
