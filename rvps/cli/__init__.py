@@ -6,6 +6,7 @@ import click
 
 from rvps.cli import values
 from rvps.cli.compute import compute
+from rvps.cli.learn import learn
 from rvps.cli.serve import serve
 
 
@@ -14,5 +15,5 @@ def main() -> None:
     """Reference values: what attested machines are compared with."""
 
 
-for _command in (values.register, values.query, values.list_values, values.withdraw, compute, serve):
+for _command in (values.register, values.query, values.list_values, values.withdraw, compute, learn, serve):
     main.add_command(_command)
