@@ -6,7 +6,6 @@ from typing import Final
 
 from rvps.errors import StatementUnacceptable
 from rvps.intake import corim, dsse, sigstore, swid
-from rvps.intake import dsse, sigstore
 from rvps.intake.model import Intake
 from rvps.manifests import cose
 

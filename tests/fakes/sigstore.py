@@ -229,7 +229,7 @@ class Sigstore:
         signature = self.ct.sign(signed, ec.ECDSA(SHA256()))
         stamp = b"\0" + hashlib.sha256(spki(self.ct)).digest() + moment + b"\0\0\x04\x03"
         stamp += struct.pack("!H", len(signature)) + signature
-        return _der(0x04, struct.pack("!H", len(stamp)) + stamp)
+        return _der(0x04, struct.pack("!HH", len(stamp) + 2, len(stamp)) + stamp)
 
 
 def _compact(value: Any) -> bytes:
