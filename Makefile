@@ -28,7 +28,7 @@ demo: $(READY)  ## show the product doing its job, in under a minute once instal
 	@$(BIN)/python -m tests.demo
 
 test: $(READY)  ## run the tests; ends by naming what it could not run
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 8 --dist worksteal
 
 mutations: $(READY)  ## damage the evidence of every TEE in 20000 ways each; SEED=number
 	@KBS_MUTATIONS=20000 KBS_MUTATIONS_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -q tests/attacks/test_evidence_mutations.py

@@ -32,6 +32,7 @@ IMPORT_NAMES: Mapping[str, str] = {
     "prometheus-client": "prometheus_client",
     "protobuf": "google",
     "pytest-socket": "pytest_socket",
+    "pytest-xdist": "xdist",
 }
 USED_BY_NAME: Mapping[str, tuple[str, str]] = {
     "editables": ("Makefile", "--no-build-isolation --no-deps -e ."),
@@ -40,6 +41,7 @@ USED_BY_NAME: Mapping[str, tuple[str, str]] = {
     "mypy": ("Makefile", "$(BIN)/mypy"),
     "pip-tools": ("Makefile", "pip-compile"),
     "pytest-socket": ("pyproject.toml", "--disable-socket"),
+    "pytest-xdist": ("Makefile", "pytest -q -n"),
     "ruff": ("Makefile", "ruff check"),
     "setuptools": ("Makefile", "--no-build-isolation --no-deps --require-hashes -r requirements-fast.lock"),
     "types-grpcio": ("Makefile", "$(BIN)/mypy"),
