@@ -41,6 +41,7 @@ class ServerSettings:
     workers: int = 0  # 0: one per core
     max_attest_body: int = 2 << 20  # octets
     max_resource_body: int = 2 << 20  # octets, upload of one resource
+    max_statement_body: int = 12 << 20  # octets, signed reference values
     max_body: int = 1 << 20  # octets, everything else
     max_connections: int = 2_000  # per worker
     max_handshake_rate: int = 0  # auth and attest a second, per worker; 0: no limit
@@ -398,6 +399,7 @@ def _bound_problems(settings: Settings) -> list[str]:
         "admin.token_lifetime_seconds": settings.admin.token_lifetime_seconds,
         "server.max_attest_body": server.max_attest_body,
         "server.max_resource_body": server.max_resource_body,
+        "server.max_statement_body": server.max_statement_body,
         "server.max_body": server.max_body,
         "server.max_connections": server.max_connections,
         "endorsements.timeout_seconds": settings.endorsements.timeout_seconds,

@@ -10,7 +10,8 @@ from rvps.client import ReferenceValueProvider
 from rvps.clock import Clock
 from rvps.errors import StatementUnacceptable
 from rvps.extractors import extractor_for
-from rvps.intake import INTAKES
+from rvps.intake import INTAKES, signed_form
+from rvps.messages import read_payload
 from rvps.model import ReferenceValue
 
 ANYBODY: Final = "unsigned"
@@ -36,11 +37,19 @@ class Reception:
             StatementUnacceptable: nobody vouches for it, or the provider says so; nothing was stored.
             ProviderUnavailable: try later.
         """
-        kind = message.get("type")
-        if sender is None and not self.insecure_unsigned and isinstance(kind, str) and kind not in INTAKES:
-            extractor_for(kind)  # an unknown type is no question of signatures
-            raise StatementUnacceptable(
-                f"messages of type {kind} carry no signature: sign the values, authenticate with the token of this "
-                "service, or, for tests, start it with --insecure-unsigned"
-            )
+        if sender is None and not self.insecure_unsigned:
+            _check_signed(message)
         return self.provider.register(message, issuer=sender or ANYBODY, at=self.clock())
+
+
+def _check_signed(message: Mapping[str, Any]) -> None:
+    """Refuse what carries no signature; whether one holds is the provider's question."""
+    kind = message.get("type")
+    if not isinstance(kind, str) or kind in INTAKES:
+        return
+    extractor_for(kind)  # an unknown type is no question of signatures
+    if signed_form(kind, read_payload(message)) is None:
+        raise StatementUnacceptable(
+            f"this message of type {kind} carries no signature: sign the values, authenticate with the token of this "
+            "service, or, for tests, start it with --insecure-unsigned"
+        )

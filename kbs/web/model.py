@@ -30,6 +30,7 @@ class Limit(StrEnum):
 
     ATTEST = "max_attest_body"
     RESOURCE = "max_resource_body"
+    STATEMENT = "max_statement_body"
     OTHER = "max_body"
 
 

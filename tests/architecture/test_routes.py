@@ -80,6 +80,21 @@ RIGHT: dict[tuple[str, str], tuple[str, bytes, int]] = {
     ("POST", V0 + "reference-value/**"): (V0 + "reference-value", reference_message({"svn": ["1"]}), 200),
     ("GET", V0 + "reference-value/**"): (V0 + "reference-value/svn", b"", 200),
     ("GET", V0 + "admin/reference-values"): (V0 + "admin/reference-values", b"", 200),
+    ("POST", V0 + "admin/reference-values/submit"): (V0 + "admin/reference-values/submit", b"{}", 422),
+    ("POST", V0 + "admin/reference-values/dry-run"): (
+        V0 + "admin/reference-values/dry-run",
+        reference_message({"svn": ["2"]}),
+        200,
+    ),
+    ("GET", V0 + "admin/reference-values/statements"): (V0 + "admin/reference-values/statements", b"", 200),
+    ("GET", V0 + "admin/reference-values/statements/*"): (V0 + "admin/reference-values/statements/none", b"", 404),
+    ("GET", V0 + "admin/reference-values/messages/*"): (V0 + "admin/reference-values/messages/none", b"", 404),
+    ("GET", V0 + "admin/reference-values/why"): (V0 + "admin/reference-values/why?name=svn", b"", 200),
+    ("POST", V0 + "admin/reference-values/statements/*/revoke"): (
+        V0 + "admin/reference-values/statements/none/revoke",
+        b'{"reason":"stolen"}',
+        404,
+    ),
     ("DELETE", V0 + "admin/reference-values/**"): (V0 + "admin/reference-values/svn", b"", 200),
     ("GET", V0 + "admin/decisions/*"): (V0 + "admin/decisions/" + "0" * 32, b"", 404),
     ("GET", V0 + "admin/status"): (V0 + "admin/status", b"", 200),
@@ -204,7 +219,9 @@ def test_both_edges_dispatch_through_one_table(standing: BrokerUnderTest) -> Non
             ):
                 answer = standing.call(method, target)
                 assert answer.status in (401, 404, 405), (method, target, answer)
-                assert answer.status != 401 or target.startswith((V0 + "resource/", V0 + "reference-value"))
+                assert answer.status != 401 or target.startswith(
+                    (V0 + "resource/", V0 + "reference-value", V0 + "admin/reference-values/")
+                )
 
 
 def nothing(_: Any) -> HttpResponse:

@@ -47,21 +47,7 @@ def routes(
         ("decisions/*/eval", tools.evaluate_decision),
     ):
         yield _change("POST", f"/kbs/v0/admin/{name}", Permission.POLICY_WRITE, tool, "admin.read")
-    yield _read("/kbs/v0/admin/reference-values", Permission.REFERENCE_READ, references.list_all)
-    yield _change(
-        "DELETE",
-        "/kbs/v0/admin/reference-values/**",
-        Permission.REFERENCE_WRITE,
-        references.withdraw,
-        "reference.changed",
-    )
-    yield _change(
-        "DELETE",
-        "/kbs/v0/admin/reference-values",
-        Permission.REFERENCE_WRITE,
-        references.withdraw_named,
-        "reference.changed",
-    )
+    yield from _reference_routes(references)
     yield from _plugin_routes(plugins)
     if resources is not None:
         yield _read("/kbs/v0/admin/resources", Permission.RESOURCE_READ_METADATA, resources.list_all)
@@ -82,6 +68,22 @@ def routes(
     yield _change(
         "DELETE", "/kbs/v0/admin/tokens", Permission.TOKEN_REVOKE, service.revoke_identified, "admin.token_revoked"
     )
+
+
+def _reference_routes(references: ReferenceRoutes) -> Iterable[Route]:
+    values, read, write = "/kbs/v0/admin/reference-values", Permission.REFERENCE_READ, Permission.REFERENCE_WRITE
+    changed = "reference.changed"
+    yield _read(values, read, references.list_all)
+    yield _change("DELETE", f"{values}/**", write, references.withdraw, changed)
+    yield _change("DELETE", values, write, references.withdraw_named, changed)
+    yield _change("POST", f"{values}/submit", write, references.submit, changed, Limit.STATEMENT)
+    # changes nothing, yet is a POST: it brings a message
+    yield _change("POST", f"{values}/dry-run", write, references.dry_run, "admin.read", Limit.STATEMENT)
+    yield _read(f"{values}/statements", read, references.statements)
+    yield _read(f"{values}/statements/*", read, references.statement)
+    yield _change("POST", f"{values}/statements/*/revoke", write, references.revoke, changed)
+    yield _read(f"{values}/messages/*", read, references.message)
+    yield _read(f"{values}/why", read, references.why)
 
 
 def _policy_routes(policies: PolicyRoutes, candidates: CandidateRoutes) -> Iterable[Route]:

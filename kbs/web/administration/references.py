@@ -1,15 +1,22 @@
-"""Reference values: query, register, list, withdraw."""
+"""Reference values: query, register, list, withdraw; statements: submit, look at, revoke."""
 
 from __future__ import annotations
 
-from kbs.audit.events import ReferenceValueChanged
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kbs.audit.events import AdminRead, ReferenceValueChanged
 from kbs.audit.gate import Decided
 from kbs.clock import Clock
 from kbs.errors import ReferenceValuesUnavailable, ReferenceValueUnacceptable, ResourceNotFound
-from kbs.web.administration.decode import JSON, actor, document_response, json_object, only_parameter
+from kbs.web.administration.decode import JSON, actor, json_object, only_parameter
 from kbs.web.model import Call, HttpResponse
+from rvps import rest
 from rvps.client import ReferenceValueProvider
-from rvps.errors import ProviderUnavailable, StatementUnacceptable
+from rvps.errors import NotStated, ProviderUnavailable, StatementUnacceptable
+from rvps.rest import Answer
+
+_FAILED = "RVPS configuration failed: "
 
 
 class ReferenceRoutes:
@@ -22,58 +29,24 @@ class ReferenceRoutes:
     def query(self, call: Call) -> Decided[HttpResponse]:
         """GET reference-value/<id…>: the value itself."""
         name = "/".join(call.parameters)
-        try:
-            value = self._provider.query(name, self._clock())
-        except ProviderUnavailable as err:
-            raise ReferenceValuesUnavailable(str(err)) from err
-        if value is None:
-            raise ResourceNotFound(
-                "RVPS configuration failed: Failed to get reference_values: "
-                f"No reference value found for the given id: {name}"
-            )
-        return document_response(call, f"reference-value {name}", value)
+        with _worded("Failed to get reference_values: "):
+            return _read(call, f"reference-value {name}", rest.query(self._provider, name, self._clock()))
 
     def register(self, call: Call) -> Decided[HttpResponse]:
-        """POST reference-value: an RVPS message, vouched for by this administrator."""
+        """POST reference-value: an RVPS message; an unsigned one is vouched for by this administrator."""
         message = json_object(call.request.body)
-        try:
-            values = self._provider.register(message, issuer=f"admin:{actor(call).name}", at=self._clock())
-        except StatementUnacceptable as err:
-            raise ReferenceValueUnacceptable(
-                f"RVPS configuration failed: Failed to register reference value: {err}"
-            ) from err
-        except ProviderUnavailable as err:
-            raise ReferenceValuesUnavailable(str(err)) from err
-        event = ReferenceValueChanged(
-            decision=call.decision,
-            actor=actor(call).name,
-            action="register",
-            names=tuple(value.name for value in values),
-            statement=values[0].statement if values else None,
-            peer=call.request.peer,
-        )
-        return Decided((event,), HttpResponse(200, b"", JSON))
+        with _worded("Failed to register reference value: "):
+            values = self._provider.register(message, issuer=_issuer(call), at=self._clock())
+        return _changed(call, rest.registered(values, self._clock(), represent=False))
 
     def list_all(self, call: Call) -> Decided[HttpResponse]:
-        """GET admin/reference-values: every stored value with issuer and validity."""
-        try:
-            values = self._provider.list(self._clock())
-        except ProviderUnavailable as err:
-            raise ReferenceValuesUnavailable(str(err)) from err
-        now = self._clock()
-        listed = [
-            {
-                "name": value.name,
-                "value": value.value,
-                "issuer": value.issuer,
-                "statement": value.statement,
-                "valid_from": value.valid_from.isoformat(),
-                "valid_until": value.valid_until.isoformat(),
-                "valid": value.is_valid(now),
-            }
-            for value in values
-        ]
-        return document_response(call, "reference-values", listed)
+        """GET admin/reference-values[?name=…|?prefix=…]: stored values with issuer and validity."""
+        query = call.target.query
+        with _worded():
+            found = rest.list_values(
+                self._provider, self._clock(), name=query.get("name"), prefix=query.get("prefix", "")
+            )
+        return _read(call, "reference-values", found)
 
     def withdraw(self, call: Call) -> Decided[HttpResponse]:
         """DELETE admin/reference-values/<name…>."""
@@ -83,18 +56,85 @@ class ReferenceRoutes:
         """DELETE admin/reference-values?name=…: for names that do not fit a path, such as `rvps:///…`."""
         return self._withdraw(call, only_parameter(call, "name"))
 
+    def submit(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/reference-values/submit: a signed statement, approval or revocation."""
+        with _worded():
+            return _changed(call, rest.submit(self._provider, call.request.body, self._clock()))
+
+    def dry_run(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/reference-values/dry-run: what a message would do."""
+        with _worded():
+            found = rest.dry_run(self._provider, call.request.body, issuer=_issuer(call), at=self._clock())
+        return _read(call, "dry run of reference values", found)
+
+    def statements(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/statements[?state=…]."""
+        with _worded():
+            found = rest.statements(self._provider, self._clock(), state=call.target.query.get("state"))
+        return _read(call, "statements", found)
+
+    def statement(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/statements/<id or digest>."""
+        with _worded():
+            found = rest.statement(self._provider, call.parameters[0], self._clock())
+        return _read(call, f"statement {call.parameters[0]}", found)
+
+    def revoke(self, call: Call) -> Decided[HttpResponse]:
+        """POST admin/reference-values/statements/<id or digest>/revoke {"reason": …}."""
+        wanted, body = call.parameters[0], call.request.body
+        with _worded():
+            answer = rest.revoke(self._provider, wanted, body, issuer=_issuer(call), at=self._clock())
+        return _changed(call, answer)
+
+    def why(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/why?name=…[&value=<JSON>]."""
+        query = call.target.query
+        name = query.get("name", "")
+        with _worded():
+            return _read(call, f"why {name}", rest.why(self._provider, name, query.get("value"), self._clock()))
+
+    def message(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/messages/<SHA-256>: a signed message as it arrived."""
+        with _worded():
+            found = rest.signed_message(self._provider, call.parameters[0])
+        return _read(call, f"message {call.parameters[0]}", found)
+
     def _withdraw(self, call: Call, name: str) -> Decided[HttpResponse]:
-        try:
-            found = self._provider.withdraw(name, issuer=f"admin:{actor(call).name}", at=self._clock())
-        except ProviderUnavailable as err:
-            raise ReferenceValuesUnavailable(str(err)) from err
-        if not found:
-            raise ResourceNotFound(f"no reference value {name}")
-        event = ReferenceValueChanged(
-            decision=call.decision,
-            actor=actor(call).name,
-            action="withdraw",
-            names=(name,),
-            peer=call.request.peer,
-        )
-        return Decided((event,), HttpResponse(200, b"", JSON))
+        with _worded():
+            return _changed(call, rest.withdraw(self._provider, name, issuer=_issuer(call), at=self._clock()))
+
+
+def _issuer(call: Call) -> str:
+    return f"admin:{actor(call).name}"
+
+
+def _read(call: Call, what: str, answer: Answer) -> Decided[HttpResponse]:
+    event = AdminRead(decision=call.decision, actor=actor(call).name, what=what, peer=call.request.peer)
+    return Decided((event,), HttpResponse(answer.status, answer.body, answer.content_type, answer.headers))
+
+
+def _changed(call: Call, answer: Answer) -> Decided[HttpResponse]:
+    change = answer.change
+    assert change is not None
+    event = ReferenceValueChanged(
+        decision=call.decision,
+        actor=actor(call).name,
+        action=change.action,
+        names=change.names,
+        statement=change.statement,
+        peer=call.request.peer,
+    )
+    return Decided((event,), HttpResponse(answer.status, answer.body, JSON))
+
+
+@contextmanager
+def _worded(doing: str = "") -> Iterator[None]:
+    """The provider's refusals in the broker's words."""
+    try:
+        yield
+    except NotStated as err:
+        raise ResourceNotFound(f"{_FAILED}{doing}{err}") from err
+    except StatementUnacceptable as err:
+        raise ReferenceValueUnacceptable(f"{_FAILED}{doing}{err}") from err
+    except ProviderUnavailable as err:
+        raise ReferenceValuesUnavailable(str(err)) from err
