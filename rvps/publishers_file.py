@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import re2
 from cryptography import x509
@@ -16,9 +16,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from rvps.errors import SettingsUnacceptable, StatementUnacceptable
+from rvps.errors import SettingsUnacceptable, SignatureRefused, StatementUnacceptable
+from rvps.intake.sigstore import check_trusted_root
 from rvps.messages import check_name
-from rvps.publishers import DEFAULT_LIFE, PublicKey, Publisher, SigstoreTrust, Trust
+from rvps.publishers import DEFAULT_LIFE, ProvenanceRules, PublicKey, Publisher, SigstoreTrust, Trust
+from rvps.value_set import check_series, check_tee
 
 MIN_RSA_BITS: Final = 3072
 MAX_KEEPS: Final = 8
@@ -27,7 +29,12 @@ _MAX_FILE: Final = 4 << 20  # bytes
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _TRUST: Final = frozenset({"keys", "roots", "sigstore"})
-_RULES: Final = frozenset({"tees", "max_life_days", "approvals", "approvers", "self_approval", "keeps", "merge"})
+_RULES: Final = frozenset(
+    {"tees", "max_life_days", "approvals", "approvers", "self_approval", "keeps", "merge", "provenance"}
+)
+_KEYLESS_TEXTS: Final = ("source_repository", "source_digest", "build_trigger", "runner_environment")
+_KEYLESS_PATTERNS: Final = ("workflow_ref", "build_config")
+_SERIALS: Final[Mapping[str, Literal["version", "run", "time"]]] = {"version": "version", "run": "run", "time": "time"}
 _NOBODY_IN_PARTICULAR: Final = "https://nobody.invalid/in/particular@refs/heads/nothing"
 _T = TypeVar("_T")
 
@@ -166,6 +173,7 @@ def _publisher(name: str, table: _Table) -> Publisher:
         self_approval=self_approval,
         keeps=table.number("keeps", 1, 1, MAX_KEEPS),
         merge="append" if merge == "append" else "replace",
+        provenance=_provenance(table) if "provenance" in table.members else None,
     )
 
 
@@ -200,18 +208,50 @@ def _trust(table: _Table) -> Trust:
 
 def _sigstore(outer: _Table) -> SigstoreTrust:
     table = _Table(f"{outer.where}.sigstore", outer.members["sigstore"], outer.folder)
-    table.only(
-        {"trusted_root", "issuer", "identity", "source_repository", "workflow_ref", "builder_ids", "build_types"}
-    )
+    lists = {"builder_ids", "build_types"}
+    table.only({"trusted_root", "issuer", "identity", *lists, *_KEYLESS_TEXTS, *_KEYLESS_PATTERNS})
     given = table.members
+    trusted_root = table.file(table.get("trusted_root", str))
+    try:
+        check_trusted_root(trusted_root)
+    except SignatureRefused as err:
+        raise table.refuse(f"`trusted_root`: {err}") from err
     return SigstoreTrust(
-        trusted_root=table.file(table.get("trusted_root", str)),
+        trusted_root=trusted_root,
         issuer=table.get("issuer", str),
         identity=table.pattern("identity"),
-        source_repository=table.get("source_repository", str) if "source_repository" in given else None,
-        workflow_ref=table.pattern("workflow_ref") if "workflow_ref" in given else None,
         builder_ids=frozenset(table.texts("builder_ids")),
         build_types=frozenset(table.texts("build_types")),
+        **{member: table.get(member, str) for member in _KEYLESS_TEXTS if member in given},
+        **{member: table.pattern(member) for member in _KEYLESS_PATTERNS if member in given},
+    )
+
+
+def _provenance(outer: _Table) -> ProvenanceRules:
+    table = _Table(f"{outer.where}.provenance", outer.members["provenance"], outer.folder)
+    table.only({item.name for item in fields(ProvenanceRules)})
+    serial_from = _SERIALS.get(table.get("serial_from", str, "version"))
+    if serial_from is None:
+        raise table.refuse(f"`serial_from` is none of {', '.join(_SERIALS)}")
+    series, tee, rename = table.get("series", str), table.members.get("tee"), dict(table.table("rename"))
+    try:
+        check_series(series)
+        if tee is not None:
+            check_tee(tee)
+        for name in rename.values():
+            check_name(name if isinstance(name, str) else "")
+    except StatementUnacceptable as err:
+        raise table.refuse(str(err)) from err
+    return ProvenanceRules(
+        builder=table.pattern("builder"),
+        build_type=table.get("build_type", str),
+        repository=table.get("repository", str),
+        ref=table.pattern("ref"),
+        path=table.get("path", str),
+        series=series,
+        serial_from=serial_from,
+        tee=tee,
+        rename=rename,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from rvps import messages
 from rvps.errors import StatementUnacceptable
+from rvps.json_values import same_as
 from rvps.strict_json import NotStrictJson, decode, encode
 
 MAX_DOCUMENT: Final = 16 << 20  # bytes; a set of 10 000 values has about two million
@@ -169,7 +170,7 @@ def check_values(values: object, known_bad: object) -> None:
             raise StatementUnacceptable("known bad values are lists of at least one value, none of them null")
         if name in values:
             stated = values[name] if isinstance(values[name], list) else [values[name]]
-            if not {encode(value) for value in stated}.isdisjoint(encode(value) for value in bad):
+            if not {same_as(value) for value in stated}.isdisjoint(same_as(value) for value in bad):
                 raise StatementUnacceptable("a value is both stated and known bad")
 
 

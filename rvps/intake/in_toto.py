@@ -144,7 +144,7 @@ def _values(statement: Statement, at: datetime) -> Content:
         raise StatementUnacceptable("reference values: `expires` has passed")
     return Content(
         series=predicate["series"],
-        serial=_serial(predicate["serial"]),
+        serial=check_serial(predicate["serial"]),
         tee=tee,
         artifacts=statement.subjects,
         values=values,
@@ -158,7 +158,7 @@ def _values(statement: Statement, at: datetime) -> Content:
 def _approval(statement: Statement) -> Approval:
     predicate = statement.predicate
     _only(predicate, {"statement"}, {"serial"}, "approval")
-    serial = _serial(predicate["serial"]) if "serial" in predicate else None
+    serial = check_serial(predicate["serial"]) if "serial" in predicate else None
     return Approval(_about(statement, "approval"), serial)
 
 
@@ -187,7 +187,12 @@ def _only(predicate: Mapping[str, Any], required: set[str], optional: set[str], 
         raise StatementUnacceptable(f"{what}: a member is missing or unknown; there are {', '.join(members)}")
 
 
-def _serial(serial: object) -> int:
+def check_serial(serial: object) -> int:
+    """A serial number.
+
+    Raises:
+        StatementUnacceptable: not a whole number from 1 to `MAX_SERIAL`.
+    """
     if not isinstance(serial, int) or isinstance(serial, bool) or not 1 <= serial <= MAX_SERIAL:
         raise StatementUnacceptable("`serial` is not a whole number from 1 to 2^63 - 1")
     return serial

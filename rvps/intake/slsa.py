@@ -65,7 +65,7 @@ def read(evidence: Evidence, verified: Verified) -> Content:
         )
     _check_subject(evidence)
     _check_builder(evidence, verified, rules)
-    ref = _check_build(evidence, rules)
+    ref = _check_build(evidence, verified, rules)
     _check_source(evidence, rules, ref)
     values = _read_values(evidence.artifact, rules)
     return Content(
@@ -107,9 +107,10 @@ def _check_builder(evidence: Evidence, verified: Verified, rules: ProvenanceRule
         raise StatementUnacceptable("SLSA provenance: the builder is not in the publisher's `builder_ids`")
 
 
-def _check_build(evidence: Evidence, rules: ProvenanceRules) -> str:
+def _check_build(evidence: Evidence, verified: Verified, rules: ProvenanceRules) -> str:
     """The ref that was built."""
-    if _member(evidence.predicate, "buildDefinition", "buildType") != rules.build_type:
+    keyless, kind = verified.publisher.trust.sigstore, _member(evidence.predicate, "buildDefinition", "buildType")
+    if kind != rules.build_type or (keyless is not None and keyless.build_types and kind not in keyless.build_types):
         raise StatementUnacceptable("SLSA provenance: the build type is not the expected one")
     parameters = _member(evidence.predicate, "buildDefinition", "externalParameters")
     workflow = parameters.get("workflow") if isinstance(parameters, dict) else None
