@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
-from rvps.cli import values
+from rvps.cli import signing, values
 from rvps.cli.compute import compute
+from rvps.cli.imports import import_command
 from rvps.cli.learn import learn
 from rvps.cli.serve import serve
+from rvps.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,5 +17,16 @@ def main() -> None:
     """Reference values: what attested machines are compared with."""
 
 
-for _command in (values.register, values.query, values.list_values, values.withdraw, compute, learn, serve):
+for _command in (
+    values.register,
+    values.query,
+    values.list_values,
+    values.withdraw,
+    compute,
+    import_command,
+    learn,
+    serve,
+):
+    main.add_command(_command)
+for _command in (signing.keygen, signing.sign, signing.sign_approval, signing.sign_revocation, signing.attach, verify):
     main.add_command(_command)
