@@ -86,11 +86,6 @@ def grub_commands(lines: Sequence[str], bank: str) -> Iterator[Event]:
         yield measured(GRUB_COMMANDS, text.encode(), prefix.rstrip(": "), bank)
 
 
-def loader_options(command_line: str, bank: str) -> Event:
-    """PCR 8 of systemd-boot before 252 and of loaders like it: the options of an entry, UTF-16 with its end."""
-    return measured(GRUB_COMMANDS, utf16(command_line, "command line"), "boot loader options", bank)
-
-
 def kernel_stub(command_line: str | None, initrd: bytes | None, bank: str) -> Iterator[Event]:
     """PCR 9: what the kernel's own EFI stub measures, Linux 5.18 and later: its load options, then its initrd.
 
@@ -115,7 +110,7 @@ def stub_command_line(command_line: str, what: str, bank: str) -> Event:
     Raises:
         ArtifactUnusable: nothing is left of it, or it is no text.
     """
-    text = stripped(command_line)
+    text = stripped(checked_text(command_line, what))
     if not text:
         raise ArtifactUnusable(f"{what}: empty, so systemd-stub measures nothing")
     return measured(KERNEL_CONFIG, utf16(text, what), what, bank)
