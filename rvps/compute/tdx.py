@@ -187,7 +187,7 @@ def _named(event: Event) -> tuple[str, bool]:
         case _Kind.EV_EFI_ACTION if data in (_CALLING, *_LEAVING):
             return data.decode(), True
     kind = _Kind(event.kind).name if event.kind in _Kind.__members__.values() else f"event of type {event.kind:#x}"
-    return f"{kind}{_variable(event)}", False
+    return _variable(event) or kind, False
 
 
 def _is_kernel(data: bytes) -> bool:
@@ -204,7 +204,7 @@ def _is_kernel(data: bytes) -> bool:
 
 
 def _variable(event: Event) -> str:
-    """The name of the variable that an event is about, with a space before it, or nothing."""
+    """The variable that an event is about, or nothing."""
     named = (
         _Kind.EV_EFI_VARIABLE_DRIVER_CONFIG, _Kind.EV_EFI_VARIABLE_BOOT, _Kind.EV_EFI_VARIABLE_BOOT2,
         _Kind.EV_EFI_VARIABLE_AUTHORITY,
@@ -213,7 +213,7 @@ def _variable(event: Event) -> str:
         return ""
     _, characters, _ = _VARIABLE.unpack_from(event.data)
     name = event.data[_VARIABLE.size : _VARIABLE.size + 2 * min(characters, _MAX_NAME)]
-    return " " + name.decode("utf-16-le", "replace").rstrip("\0")
+    return "variable " + name.decode("utf-16-le", "replace").rstrip("\0")
 
 
 def _sha384(data: bytes) -> bytes:

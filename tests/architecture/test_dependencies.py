@@ -33,6 +33,7 @@ IMPORT_NAMES: Mapping[str, str] = {
     "protobuf": "google",
     "pytest-socket": "pytest_socket",
     "pytest-xdist": "xdist",
+    "sev-snp-measure": "sevsnpmeasure",
 }
 USED_BY_NAME: Mapping[str, tuple[str, str]] = {
     "editables": ("Makefile", "--no-build-isolation --no-deps -e ."),

@@ -18,6 +18,7 @@ from rvps.cli.connection import Failure, shown
 from rvps.errors import StatementUnacceptable
 from rvps.value_set import ValueSet, write
 
+_WHOLE_LINES = 400  # columns; what is piped on is searched and cut, so a value stays on one line
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -82,7 +83,8 @@ def emit(
 
 
 def _show(value_set: ValueSet, details: Table | None) -> None:
-    console = Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty())
+    width = None if sys.stdout.isatty() else _WHOLE_LINES
+    console = Console(markup=False, highlight=False, width=width)
     artifacts = Table("artifact", "sha256", box=None)
     for artifact in value_set.artifacts:
         artifacts.add_row(shown(artifact.name), artifact.digest.get("sha256", ""))

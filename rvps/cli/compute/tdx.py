@@ -59,6 +59,8 @@ def tdx(firmware: Path, orders: Sequence[str], events: Path | None, out: Path | 
     """Compute mr_td, and rtmr_0 to rtmr_2, tdvfkernel, tdvfkernelparams as far as the files go."""
     _check_options(options)
     inputs = _Inputs()
+    if options["memory"] is not None and options["event_log"] is None and options["initrd"] is None:
+        inputs.notes.append("--memory changed nothing: it counts with --initrd and with --event-log")
     with refusals(_NEXT):
         image, listed = read_artifact(firmware, MAX_FIRMWARE, "the firmware")
         inputs.artifacts.append(listed)
@@ -161,7 +163,7 @@ def _events(digests: measure.Digests, log: Path | None, inputs: _Inputs) -> list
 def _table(events: Sequence[measure.Measured]) -> Table:
     table = Table("register", "event", "digest", "", box=None)
     for event in events:
-        table.add_row(f"RTMR{event.register - 1}", shown(event.name), event.digest.hex(), event.origin)
+        table.add_row(f"RTMR{event.register - 1}", shown(event.name), f"{event.digest.hex()[:16]}…", event.origin)
     return table
 
 
