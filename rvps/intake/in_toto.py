@@ -165,12 +165,7 @@ def _approval(statement: Statement) -> Approval:
 def _revocation(statement: Statement) -> Revocation:
     predicate = statement.predicate
     _only(predicate, {"statement", "reason"}, set(), "revocation")
-    reason = predicate["reason"]
-    if not isinstance(reason, str) or not 0 < len(reason.strip()) <= len(reason) <= MAX_REASON:
-        raise StatementUnacceptable(f"revocation: `reason` is not 1 to {MAX_REASON} characters")
-    if not reason.isprintable():
-        raise StatementUnacceptable("revocation: `reason` is not one printable line")
-    return Revocation(_about(statement, "revocation"), reason)
+    return Revocation(_about(statement, "revocation"), check_reason(predicate["reason"]))
 
 
 def _about(statement: Statement, what: str) -> str:
@@ -185,6 +180,19 @@ def _only(predicate: Mapping[str, Any], required: set[str], optional: set[str], 
     if not required <= predicate.keys() <= required | optional:
         members: Sequence[str] = sorted(required | optional)
         raise StatementUnacceptable(f"{what}: a member is missing or unknown; there are {', '.join(members)}")
+
+
+def check_reason(reason: object) -> str:
+    """Why a statement is revoked.
+
+    Raises:
+        StatementUnacceptable: not one printable line of 1 to `MAX_REASON` characters.
+    """
+    if not isinstance(reason, str) or not 0 < len(reason.strip()) <= len(reason) <= MAX_REASON:
+        raise StatementUnacceptable(f"revocation: `reason` is not 1 to {MAX_REASON} characters")
+    if not reason.isprintable():
+        raise StatementUnacceptable("revocation: `reason` is not one printable line")
+    return reason
 
 
 def check_serial(serial: object) -> int:
