@@ -15,6 +15,7 @@ from kbs.cli.policy_eval import eval_command
 from kbs.cli.policy_history import diff_command, history_command, remove_command, versions_text
 from kbs.cli.policy_lint import check_command, fmt_command, lint_command
 from kbs.cli.policy_migrate import migrate_command
+from kbs.cli.policy_playground import playground_command
 from kbs.cli.policy_shipped import shipped_command
 from kbs.cli.policy_source import KIND, chosen, text_options
 from kbs.cli.policy_stage import activate_command, candidate_command, discard_command, set_command, what_if_command
@@ -38,7 +39,7 @@ for _tool in (test_command, lint_command, check_command, fmt_command, eval_comma
     policy_group.add_command(_tool)
 for _tool in (set_command, remove_command, history_command, diff_command, migrate_command):
     policy_group.add_command(_tool)
-for _tool in (candidate_command, activate_command, discard_command, what_if_command):
+for _tool in (candidate_command, activate_command, discard_command, what_if_command, playground_command):
     policy_group.add_command(_tool)
 
 
