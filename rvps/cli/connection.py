@@ -84,13 +84,22 @@ def open_broker(url: str, token_file: Path | None, ca_file: Path | None) -> Brok
         raise Failure("--url is no address", "give an address like https://broker:8080")
     headers = {}
     if token_file is not None:
-        if address.scheme == "http" and not _is_loopback(address.host):
+        if address.scheme == "http" and not is_loopback(address.host):
             raise Failure("a token is not sent over plain HTTP to another machine", "give an https:// address")
-        headers["Authorization"] = f"Bearer {_token(token_file)}"
-    return Broker(http_client(url, ca_file), headers)
+        headers["Authorization"] = f"Bearer {read_token(token_file)}"
+    http = http_client(url, ca_file)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(http.close)
+    return Broker(http, headers)
 
 
-def _token(token_file: Path) -> str:
+def read_token(token_file: Path) -> str:
+    """The token in a file.
+
+    Raises:
+        Failure: there is none that could travel in a header; its text is not shown.
+    """
     try:
         token = token_file.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -110,7 +119,8 @@ def http_client(url: str, ca_file: Path | None) -> httpx.Client:
     return httpx.Client(base_url=url, verify=context, timeout=_TIMEOUT, trust_env=False)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether what is sent there stays on this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""`rvps register | query | list | withdraw`: reference values at a running broker, through its admin API."""
+"""`rvps register | query | list | withdraw`: reference values at a broker or a provider of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from rvps.cli import grpc_client
 from rvps.cli.connection import NEXT, Broker, Failure, connection, decoded, open_broker, shown
 
 _MAX_MESSAGE: Final = 2 << 20  # bytes
@@ -20,25 +21,55 @@ _PATH_NAME: Final = re.compile(
 )
 
 
+_addr = click.option(
+    "-a", "--addr", metavar="http[s]://HOST:PORT", help="A provider's gRPC address, in place of --url."
+)
+
+
 @click.command()
 @click.option(
     "-p", "--path", "--file", "file", type=click.File("rb"), required=True, help="Message as JSON; - for stdin."
 )
+@_addr
 @connection
-def register(file: BinaryIO, url: str, token_file: Path | None, ca_file: Path | None, as_json: bool) -> None:
+def register(
+    file: BinaryIO, addr: str | None, url: str, token_file: Path | None, ca_file: Path | None, as_json: bool
+) -> None:
     """Send one RVPS message. Its values replace earlier ones of the same names."""
     message = file.read(_MAX_MESSAGE + 1)
     if len(message) > _MAX_MESSAGE:
         raise Failure(f"the message has more than {_MAX_MESSAGE} bytes", "split it into several messages")
-    open_broker(url, token_file, ca_file).send("POST", "reference-value", message)
+    if addr is not None:
+        grpc_client.register(addr, message, token_file, ca_file)
+    else:
+        open_broker(url, token_file, ca_file).send("POST", "reference-value", message)
     click.echo('{"registered": true}' if as_json else "Register provenance succeeded.")
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("-r", "--reference-value-id", "wanted", metavar="NAME", help="The same as NAME.")
+@_addr
 @connection
-def query(name: str, url: str, token_file: Path | None, ca_file: Path | None, as_json: bool) -> None:
-    """Print the value that is valid now under NAME, as JSON."""
+def query(
+    name: str | None,
+    wanted: str | None,
+    addr: str | None,
+    url: str,
+    token_file: Path | None,
+    ca_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the value that is valid now under NAME, as JSON.
+
+    With --addr a name without a value is no error, as with the field's tool.
+    """
+    if (name is None) == (wanted is None):
+        raise Failure("one name is needed", "give NAME, or --reference-value-id NAME")
+    name = name or wanted or ""
+    if addr is not None:
+        _query_grpc(addr, name, ca_file, as_json)
+        return
     broker = open_broker(url, token_file, ca_file)
     if _PATH_NAME.fullmatch(name):
         value = decoded(broker.send("GET", f"reference-value/{name}"))
@@ -50,6 +81,17 @@ def query(name: str, url: str, token_file: Path | None, ca_file: Path | None, as
     if not as_json:
         click.echo("Get reference values succeeded:")
     click.echo(json.dumps(value))
+
+
+def _query_grpc(addr: str, name: str, ca_file: Path | None, as_json: bool) -> None:
+    text = grpc_client.query(addr, name, ca_file)
+    if as_json:
+        click.echo(text or "null")
+    elif text is None:
+        click.echo("No reference value found.")
+    else:
+        click.echo("Get reference values succeeded:")
+        click.echo(json.dumps(json.loads(text)))  # escapes what would steer a terminal
 
 
 @click.command(name="list")
