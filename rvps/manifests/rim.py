@@ -29,7 +29,7 @@ _SHA384: Final = re.compile(r"[0-9A-Fa-f]{96}", re.ASCII)
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,3}", re.ASCII)
 _VBIOS: Final = re.compile(r"[0-9A-Fa-f]{2}(\.[0-9A-Fa-f]{2}){4}", re.ASCII)
 _DRIVER: Final = re.compile(r"[0-9]{3,4}(\.[0-9]{2,3}){1,2}", re.ASCII)
-_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
+_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,27}", re.ASCII)
 _TAG_VERSION: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
