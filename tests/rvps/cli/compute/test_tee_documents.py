@@ -35,7 +35,7 @@ def test_the_examples_print_what_the_document_shows(
     found = blocks(text_of(ROOT / f"docs/reference-values/{name}.md"))
     assert [block.kind for block in found] == ["sh", "text"] * examples
     for script, shown in zip(found[::2], found[1::2], strict=True):
-        program, *words = shlex.split(script.text.replace("\\\n", " "))
+        program, *words = shlex.split(script.text)
         assert program == "rvps"
         told = click.testing.CliRunner().invoke(cli.main, words)
         assert told.exit_code == 0
