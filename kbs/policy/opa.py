@@ -32,36 +32,34 @@ _SERVED: Final = "served"
 # A function must be there before its caller is loaded.
 _LIBRARY: Final = ("prelude", "findings", "checks", "sets", "cpu", "profile", "workload", "affirming")
 _LOAD_ORDER: Final = (*_LIBRARY, _POLICY, "wrapper_evidence", "wrapper_resource", _SERVED)
+_OURS: Final = ("prelude", _SERVED)  # what reads the values
 # As lib/prelude.rego, but each evaluation names its version: changed reference values compile nothing.
 _PRELUDE: Final = """package policy
 
 query_reference_value(id) := value if {
 	is_string(id)
-	value := data.kbs.reference[data.kbs.version].values[id]
+	value := data.kbs.values[data.kbs.version].values[id]
 } else := null if {
 	is_string(id)
 }
 
 query_reference_sets(name) := sets if {
 	is_string(name)
-	sets := data.kbs.reference[data.kbs.version].sets[name]
+	sets := data.kbs.values[data.kbs.version].sets[name]
 } else := [] if {
 	is_string(name)
 }
 """
-# Without `loaded`, which is written after the values of its version, there is no answer; nor without those values,
-# which another process may be removing.
+# Without the values of its version, which another process may be removing, there is no answer.
 _ANSWERS: Final = """package kbs.served
 
 answer := {{"value": value, "version": input.version}} if {{
-	data.kbs.loaded[input.version].complete == true
-	is_object(data.kbs.reference[input.version])
+	is_object(data.kbs.values[input.version])
 	value := data.{verdict} with input as input.document with data.kbs.version as input.version
 }}
 
 explanation := {{"value": value, "version": input.version}} if {{
-	data.kbs.loaded[input.version].complete == true
-	is_object(data.kbs.reference[input.version])
+	is_object(data.kbs.values[input.version])
 	value := data.{explanation} with input as input.document with data.kbs.version as input.version
 }}
 """
@@ -167,7 +165,7 @@ class OpaEngine:
             gone = [self._roots.popitem(last=False)[1] for _ in range(len(self._roots) - _MAX_ROOTS)]
         for old in gone:
             with suppress(PolicyEngineUnavailable, PolicyBroken):  # tidying only; the names are never used wrongly
-                self._link.forget([f"{old.name}/{name}" for name in reversed(_names(old.kind))], old.name)
+                self._link.forget([f"{old.name}/{name}" for name in reversed(_names(old.kind))], _values(old.name))
         return root
 
     def _send(self, policy: Policy, root: _Root, version: str, references: Snapshot | None) -> None:
@@ -177,16 +175,14 @@ class OpaEngine:
         if version in root.versions or not root.modules:
             self._send_modules(policy, root.name)
             root.modules = True
-        self._link.put_data(f"{root.name}/kbs/reference/{version}", {"values": values, "sets": sets})
-        # Last: without it there is no answer.
-        self._link.put_data(f"{root.name}/kbs/loaded/{version}", {"complete": True})
+        # One document, so nobody ever sees a part of it.
+        self._link.put_data(f"{_values(root.name)}/{version}", {"values": values, "sets": sets})
         with self._lock:
             root.versions = [*(old for old in root.versions if old != version), version]
             stale, root.versions = root.versions[:-_MAX_VERSIONS], root.versions[-_MAX_VERSIONS:]
         for old in stale:
             with suppress(PolicyEngineUnavailable, PolicyBroken):  # tidying only
-                self._link.forget([], f"{root.name}/kbs/loaded/{old}")
-                self._link.forget([], f"{root.name}/kbs/reference/{old}")
+                self._link.forget([], f"{_values(root.name)}/{old}")
 
     def _send_modules(self, policy: Policy, root: str) -> None:
         verdict, explanation = (point.replace("/", ".") for point in outcome.ENTRYPOINTS[policy.kind])
@@ -196,7 +192,17 @@ class OpaEngine:
         texts[_SERVED] = _ANSWERS.format(verdict=verdict, explanation=explanation)
         for name in _names(policy.kind):
             moved = relocate(texts[name], root, expected="policy" if name == _POLICY else None)
-            check_relocated(self._link.put_policy(f"{root}/{name}", moved), root)
+            own = {root}
+            if name in _OURS:
+                moved = moved.replace(f"data.{root}.kbs.values[", f"data.{_values(root)}[")
+                own.add(_values(root))
+            check_relocated(self._link.put_policy(f"{root}/{name}", moved), root, own)
+
+
+def _values(root: str) -> str:
+    """Where a root's values lie: not below the root, since OPA looks through (and copies) what lies beside rules with
+    each write, which would take seconds for 10 000 values."""
+    return f"{root}_values"
 
 
 def _names(kind: PolicyKind) -> list[str]:

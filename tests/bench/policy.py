@@ -1,8 +1,9 @@
 """`make bench-policy`: one decision of the default CPU policy on SNP claims, as multiples of one P-256 verification.
 
 In process by the Wasm engine, and beside it by an OPA server on a Unix socket where `opa` is there: same policy, same
-claims, same run. Then what must not matter: 10 to 100 000 reference values, and 1 to 1 000 policies
-in use, of which an engine keeps the 32 last used compiled: one that it dropped costs a compilation, 0.1 to 0.3 s.
+claims, same run. Then what must not matter: 10 to 100 000 reference values, and 1 to 1 000 policies, all in use and
+asked in turn. Getting ready is measured by itself: compiling in process, starting a server with all policies as a
+bundle, and pushing one more policy to a server that holds some. Each step has a bound; what passes it is left out.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import json
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from kbs import strict_json
@@ -30,13 +34,15 @@ from kbs.policy.library import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from rvps.model import Snapshot
+from tests.bench.opa_bundle import preloaded
 from tests.opa_binary import find_opa
 from tests.policy_corpus.__main__ import opa_engine
 
 REFERENCE_COUNTS = (10, 100, 1_000, 10_000, 100_000)
 POLICY_COUNTS = (1, 10, 100, 1_000)
+PUSHED_COUNTS = (1, 8, 32)  # a broker keeps no more on a server
 _ROUNDS = 7
-_KEPT = 32  # policies that an engine keeps compiled: with those, it is as if all had been evaluated
+_BOUND = 240.0  # seconds for making one number of policies ready
 _NOW = datetime(2026, 6, 15, tzinfo=UTC)
 
 
@@ -45,21 +51,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-policy", description=__doc__)
     parser.add_argument("--calls", type=int, default=200, help="in each of seven rounds")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--policies", type=int, default=POLICY_COUNTS[-1], help="the most that are tried")
     options = parser.parse_args()
-    report = {"verification_us": round(verification_us(), 1), **_wasm(options.calls)}
+    out = Console(highlight=False)
+    counts = [count for count in POLICY_COUNTS if count <= options.policies]
+    report: dict[str, Any] = {"load_before": os.getloadavg()[0], "verification_us": round(verification_us(), 1)}
+    report["wasm"] = {
+        **_by_values(WasmEngine(lambda: _NOW), options.calls),
+        **_wasm_policies(options.calls, counts, out),
+    }
     opa = find_opa()
     if opa is not None:
         with opa_engine(opa) as engine:
-            policy, claims, values = subject()
-            report["opa_server"] = {
-                f"{count} reference values": _microseconds(
-                    engine, policy, claims, padded(values, count), options.calls // 4
-                )
-                for count in REFERENCE_COUNTS[:4]
-            }
+            report["opa_server"] = _by_values(engine, options.calls // 10)
+        report["opa_server"] |= _opa_policies(opa, options.calls // 10, counts, out)
+        report["opa_push"] = _pushing(opa)
+    report["load_after"] = os.getloadavg()[0]
     options.out.mkdir(exist_ok=True)
     (options.out / "bench-policy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    _print(report, Console(highlight=False))
+    _print(report, out)
     _plot(report, options.out / "bench-policy.png")
     print(f"{options.out}/bench-policy.json  {options.out}/bench-policy.png")
     return 0
@@ -104,35 +114,89 @@ def _microseconds(engine: PolicyEngine, policy: Policy, claims: bytes, values: S
     return round(median_us(lambda: engine.appraise(policy, claims, values), calls, clock), 1)
 
 
-def _wasm(calls: int) -> dict[str, Any]:
+def _by_values(engine: PolicyEngine, calls: int) -> dict[str, float]:
     policy, claims, values = subject()
-    engine = WasmEngine(lambda: _NOW)
-    by_values = {
+    return {
         f"{count} reference values": _microseconds(engine, policy, claims, padded(values, count), calls)
         for count in REFERENCE_COUNTS
     }
-    by_policies, held, few = {}, 1, padded(values, len(values))
-    for count in POLICY_COUNTS:
-        for number in range(max(held, count - _KEPT), count):
-            text = f"{policy.text}\n# {number}\n"
-            other = dataclasses.replace(policy, text=text, digest=hashlib.sha256(text.encode()).hexdigest())
-            engine.appraise(other, claims, few)
-        held = count
-        by_policies[f"{count} policies"] = _microseconds(engine, policy, claims, few, calls)
+
+
+def others(policy: Policy, count: int) -> list[Policy]:
+    """Policies of the same meaning that no engine can take for the same."""
+    texts = (f"{policy.text}\n# {number}\n" for number in range(count))
+    return [dataclasses.replace(policy, text=text, digest=hashlib.sha256(text.encode()).hexdigest()) for text in texts]
+
+
+def _in_turn(engine: PolicyEngine, policies: Sequence[Policy], claims: bytes, values: Snapshot, calls: int) -> float:
+    """As `_microseconds`, with another policy each time, far from the one before."""
+    turn = itertools.cycle([*policies[::-7], *policies])
+    clock = time.perf_counter if engine.blocks else time.process_time
+    return round(median_us(lambda: engine.appraise(next(turn), claims, values), calls, clock), 1)
+
+
+def _wasm_policies(calls: int, counts: Sequence[int], out: Console) -> dict[str, float]:
+    policy, claims, values = subject()
+    engine, few, found = WasmEngine(lambda: _NOW), padded(values, len(values)), {}
+    policies, started = others(policy, counts[-1]), time.monotonic()
+    with Progress(console=out, transient=True) as bar:
+        task = bar.add_task("compiling in process", total=counts[-1])
+        for number, each in enumerate(policies, 1):
+            engine.appraise(each, claims, few)
+            bar.advance(task)
+            if number in counts:
+                found[f"{number} policies"] = _in_turn(engine, policies[:number], claims, few, calls)
+            if time.monotonic() - started > _BOUND:
+                out.print(f"in process: {number} policies took {_BOUND:.0f} s to compile; more are left out")
+                break
     engine.close()
-    return {"wasm": {**by_values, **by_policies}}
+    return found
+
+
+def _opa_policies(opa: Path, calls: int, counts: Sequence[int], out: Console) -> dict[str, float]:
+    policy, claims, values = subject()
+    few, found = padded(values, len(values)), {}
+    for count in counts:
+        policies = others(policy, count)
+        with out.status(f"an OPA server with {count} policies"), preloaded(opa, policies, few, _BOUND) as engine:
+            if engine is None:
+                out.print(f"OPA server: with {count} policies it did not start in {_BOUND:.0f} s; left out")
+                break
+            engine.appraise(policies[0], claims, few)
+            found[f"{count} policies"] = _in_turn(engine, policies, claims, few, calls)
+    return found
+
+
+def _pushing(opa: Path) -> dict[str, float]:
+    """Milliseconds until the first answer of one more policy, by how many the server holds then."""
+    policy, claims, values = subject()
+    few, found = padded(values, len(values)), {}
+    with opa_engine(opa) as engine:
+        for number, each in enumerate(others(policy, PUSHED_COUNTS[-1]), 1):
+            start = time.perf_counter()
+            engine.appraise(each, claims, few)
+            if number in PUSHED_COUNTS:
+                found[str(number)] = round((time.perf_counter() - start) * 1e3, 1)
+    return found
 
 
 def _print(report: dict[str, Any], console: Console) -> None:
     table = Table(title="default CPU policy, SNP claims", title_justify="left", box=None, pad_edge=False)
-    for name in ("", "Wasm in process, µs CPU", "P-256 verifications", "OPA server, µs"):
+    for name in ("", "Wasm in process, µs CPU", "P-256 verifications", "OPA server, µs", "times Wasm"):
         table.add_column(name, justify="right" if name else "left", header_style="bold")
     yardstick = report["verification_us"]
     for name, spent in report["wasm"].items():
         beside = report.get("opa_server", {}).get(name)
-        table.add_row(name, f"{spent:.0f}", f"{spent / yardstick:.2f}", "-" if beside is None else f"{beside:.0f}")
+        shown = ("-", "-") if beside is None else (f"{beside:.0f}", f"{beside / spent:.1f}")
+        table.add_row(name, f"{spent:.0f}", f"{spent / yardstick:.2f}", *shown)
     console.print(table)
-    console.print(f"one P-256 verification: {yardstick} µs")
+    console.print(
+        f"one P-256 verification: {yardstick} µs; load of the machine: {report['load_before']:.1f} before, "
+        f"{report['load_after']:.1f} after"
+    )
+    if "opa_push" in report:
+        pushed = ", ".join(f"{spent:.0f} ms as number {count}" for count, spent in report["opa_push"].items())
+        console.print(f"one more policy pushed to an OPA server, until its first answer: {pushed}")
 
 
 def _plot(report: dict[str, Any], path: Path) -> None:

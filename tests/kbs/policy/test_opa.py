@@ -213,7 +213,7 @@ def test_many_policies_and_versions_are_tidied_up(opa_socket: Path) -> None:
         values = snapshot({"id": number}, version=f"tidy {number}")
         assert engine.appraise(policy, asked, values).extensions == {"reference": number}
     (root,) = engine._roots.values()
-    kept = OpaLink(OpaServerSettings(socket=opa_socket))._connect().get_data(f"{root.name}/kbs/reference")["result"]
+    kept = OpaLink(OpaServerSettings(socket=opa_socket))._connect().get_data(f"{root.name}_values")["result"]
     assert sorted(kept) == sorted(root.versions)
     assert len(kept) == 3
 
@@ -226,10 +226,10 @@ def test_a_server_that_lost_one_version_only_gets_it_again(opa_socket: Path) -> 
     values = snapshot({"id": "kept"}, version="lost")
     assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
     (root,) = engine._roots.values()
-    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{root.name}/kbs")
+    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{root.name}_values")
     assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
     # Another process, tidying up, may remove the values after this one wrote that they are there.
-    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{root.name}/kbs/reference/{root.versions[-1]}")
+    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{root.name}_values/{root.versions[-1]}")
     assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
     assert json.dumps(root.versions)
 
