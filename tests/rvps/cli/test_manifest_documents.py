@@ -1,0 +1,66 @@
+"""docs/reference-values/corim-and-swid.md, run as it stands over the vectors, at a time when they were valid."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click.testing
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from rvps import cli
+from rvps.cli import imports
+from rvps.cli.compute import manifests
+from rvps.manifests import rim
+from tests.architecture.documents import ROOT, blocks, text_of
+
+VECTORS = ROOT / "tests/vectors/rvps"
+AT = datetime(2025, 6, 1, tzinfo=UTC)
+RECORDS = [
+    {"name": "svn", "expired": "2024-01-01T00:00:00Z", "hash-value": [{"alg": "sha384", "value": "1"}]},
+    {"name": "launch_digest", "expiration": "2027-01-01T00:00:00Z", "value": ["abcde"]},
+]
+
+
+def _prepare(folder: Path, publishers: str) -> None:
+    document = base64.b64decode((VECTORS / "swid/test-rim.b64").read_bytes())
+    *_, root = rim.parse(document).iter("{http://www.w3.org/2000/09/xmldsig#}X509Certificate")
+    certificate = x509.load_der_x509_certificate(base64.b64decode(root.text))
+    (folder / "vbios.xml").write_bytes(document)
+    (folder / "nvidia-rim-root.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "publishers.toml").write_text(publishers)
+    (folder / "reference-values.json").write_text(json.dumps(RECORDS))
+    shutil.copyfile(VECTORS / "corim/unsigned-example-corim.cbor", folder / "acme.corim")
+
+
+def _run(script: str) -> str:
+    told = ""
+    for line in script.splitlines():
+        if line.startswith("rvps "):
+            done = click.testing.CliRunner().invoke(cli.main, shlex.split(line)[1:])
+            assert done.exit_code == 0, done.output
+            told += done.stdout
+        else:
+            subprocess.run(["bash", "-c", line], check=True, timeout=10)
+    return told
+
+
+def test_the_document_goes_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in (sys.modules["rvps.cli.verify"], imports, manifests):  # the package has the command under that name
+        monkeypatch.setattr(module, "system_clock", lambda: AT)
+    settings, *found = blocks(text_of(ROOT / "docs/reference-values/corim-and-swid.md"))
+    _prepare(tmp_path, settings.text)
+    assert [block.kind for block in found] == ["sh", "text"] * 4
+    for script, shown in zip(found[::2], found[1::2], strict=True):
+        printed = iter([line.split() for line in _run(script.text).splitlines()])
+        for line in shown.text.splitlines():
+            assert line.split() in printed, line  # an iterator: in this order
