@@ -253,7 +253,7 @@ class AttestationService:
                     findings[submod] = self._engine.explain_appraisal(policy, encoded, references)
             inputs.append(PolicyInput(policy_id, encoded))
             if self._staged is not None:
-                self._shadow(shadow, submod, policy_id, each, encoded, references, vector)
+                self._shadow(shadow, submod, policy_id, each, encoded, references, (vector, verdict.extensions))
             appraisals.append(
                 Appraisal(
                     submod=submod,
@@ -277,17 +277,24 @@ class AttestationService:
         each: Verified,
         encoded: bytes,
         references: Snapshot,
-        vector: Mapping[str, int],
+        decided: tuple[Mapping[str, int], Mapping[str, Any]],
     ) -> None:
-        """Note what a candidate makes of the same input; whatever goes wrong here is no matter of this decision."""
+        """Note what a candidate makes of the same input; whatever goes wrong here is no matter of this decision.
+
+        Of extensions, which may say much about a workload, the record has the names of those that would differ.
+        """
         with suppress(Exception):  # wall: a candidate decides nothing, so it cannot refuse anything either
             candidate = None if self._staged is None else self._staged.policy(PolicyKind.EVIDENCE, policy_id)
             if candidate is None:
                 return
             said: dict[str, Any] = {"policy": candidate.digest}
             try:
-                would = trust_vector(self._engine.appraise(candidate, encoded, references).trust_claims)
-                said |= {"status": _tier(would, each).value, "vector": dict(would), "differs": would != vector}
+                verdict = self._engine.appraise(candidate, encoded, references)
+                would, (vector, extensions) = trust_vector(verdict.trust_claims), decided
+                other = _differing(extensions, verdict.extensions)
+                said |= {"status": _tier(would, each).value, "vector": dict(would)}
+                said |= {"extensions": other} if other else {}
+                said["differs"] = would != vector or bool(other)
             except KbsError as error:
                 said |= {"error": error.reason, "differs": True}
             found[submod] = said
@@ -322,6 +329,12 @@ class AttestationService:
             return self._references.snapshot(at)
         except ProviderUnavailable as error:
             raise ReferenceValuesUnavailable("reference values are not to be had") from error
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names of the members that are not the same as JSON, where true is not 1."""
+    both = [{name: strict_json.encode(value) for name, value in each.items()} for each in (one, other)]
+    return sorted(name for name in both[0].keys() | both[1].keys() if both[0].get(name) != both[1].get(name))
 
 
 def _tier(vector: Mapping[str, int], verified: Verified) -> Tier:

@@ -100,6 +100,17 @@ def test_a_candidate_for_evidence_is_evaluated_beside(broker: BrokerUnderTest) -
     assert broker.admin("GET", f"{EVIDENCE}/candidate").json["shadow"]["evaluated"] == 1
 
 
+def test_a_candidate_with_other_extensions_differs(broker: BrokerUnderTest) -> None:
+    stage(broker, (POLICIES / "evidence/gpu.rego").read_bytes(), EVIDENCE)  # it has none
+    broker.attested()
+    shadow = last(broker, "evidence.accepted")["shadow"]["cpu0"]
+    assert (shadow["extensions"], shadow["differs"]) == (["ear.trustee.identifiers"], True)
+    stage(broker, CPU, EVIDENCE)
+    broker.attested()
+    shadow = last(broker, "evidence.accepted")["shadow"]["cpu0"]
+    assert "extensions" not in shadow
+
+
 def test_a_candidate_is_activated_against_what_it_was_staged_for(broker: BrokerUnderTest) -> None:
     stage(broker, DENY)
     broker.use_policy("allow-all")
