@@ -130,17 +130,18 @@ class EmbeddedProvider:
         stated = _stated(message, issuer, at)
         if not stated.values:
             return ()
-        replaced: list[str | None] = []
+        replaced: dict[str, str] = {}
 
         def event(view: View) -> Event:
-            replaced[:] = _delivered(view, stated.values, at)
+            nonlocal replaced
+            replaced = _delivered(view, stated.values, at)
             return stated
 
         with self._lock:
             record = self._log.append(event)
         assert record is not None
         entry = Entry(record.number, stated, record.number, stated.received)
-        return tuple(value_of(entry, name, before) for name, before in zip(stated.values, replaced, strict=True))
+        return tuple(value_of(entry, name, replaced.get(name)) for name in stated.values)
 
     def submit(self, message: Mapping[str, Any], at: datetime) -> Submitted:
         """Take one signed message: a statement, an approval or a revocation. Its signature is what vouches for it."""
@@ -252,11 +253,12 @@ class EmbeddedProvider:
         return _Signed(verified, source_of(verified, payload), intake.extract(verified, at), payload)
 
     def _submit(self, signed: _Signed, at: datetime) -> Submitted:
-        replaced: list[str | None] = []
+        replaced: dict[str, str] = {}
 
         def event(view: View) -> Event:
+            nonlocal replaced
             made = admitted(view, signed.verified.publisher, signed.source, signed.content, at)
-            replaced[:] = _delivered(view, made.values, at) if isinstance(made, Signed) else []
+            replaced = _delivered(view, made.values, at) if isinstance(made, Signed) else {}
             return made
 
         with self._lock:
@@ -264,10 +266,8 @@ class EmbeddedProvider:
             assert record is not None
             status = self._status_after(record.event, at)
             entry = self._log.view.find(status.id)
-        stated = record.event.values if isinstance(record.event, Signed) and entry is not None else {}
-        values = tuple(
-            value_of(entry, name, before) for name, before in zip(stated, replaced, strict=True) if entry is not None
-        )
+        stated = record.event.values if isinstance(record.event, Signed) else {}
+        values = tuple(value_of(entry, name, replaced.get(name)) for name in stated if entry is not None)
         return Submitted(explaining.what(record.event), status, values)
 
     def _status_after(self, event: Event, at: datetime) -> StatementStatus:
@@ -283,7 +283,7 @@ def _stated(message: Mapping[str, Any], issuer: str, at: datetime) -> Stated:
     return Stated(provenance.kind, issuer, provenance.valid_from, provenance.valid_until, provenance.values)
 
 
-def _delivered(view: View, names: Iterable[str], at: datetime) -> list[str | None]:
-    """SHA-256 (hex) of what is delivered for each name now, None for nothing."""
-    values = [view.resolve(name, at).value for name in names]
-    return [None if value is ABSENT else hashlib.sha256(encode(value)).hexdigest() for value in values]
+def _delivered(view: View, names: Iterable[str], at: datetime) -> dict[str, str]:
+    """SHA-256 (hex) of what is delivered now, by name."""
+    values = {name: view.resolve(name, at).value for name in names}
+    return {name: hashlib.sha256(encode(value)).hexdigest() for name, value in values.items() if value is not ABSENT}
