@@ -14,7 +14,7 @@ from typing import Final
 
 from rvps.errors import ArtifactUnusable
 
-MAX_KERNEL: Final = 512 << 20  # bytes
+MAX_KERNEL: Final = 256 << 20  # bytes; unified images may hold an initrd
 
 _MIN_KERNEL: Final = 0x1000
 _MAGIC: Final = 0x202  # "HdrS"

@@ -77,7 +77,7 @@ def emit(
     else:
         _show(value_set, details)
         if output.file is not None:
-            click.echo(f"Written to {shown(str(output.file))}. Next: rvps sign")
+            click.echo(f"Written. Next: rvps sign {shown(str(output.file))} --serial N --key FILE")
     for note in notes:
         click.echo(f"Note: {shown(note)}", err=True)
 
