@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from rvps.cli.compute.artifacts import FILE, read_small, told
 from rvps.cli.compute.output import write_whole
+from rvps.cli.compute.tables import show
 from rvps.cli.connection import shown
 from rvps.errors import ArtifactUnusable
 from rvps.learn.evidence import MAX_DOCUMENT, read
@@ -69,6 +69,4 @@ def _show(proposal: Proposal) -> None:
         several = line.value if isinstance(line.value, list) else [line.value]
         text = ", ".join(one if isinstance(one, str) else json.dumps(one) for one in several)
         table.add_row(shown(line.claim), line.name, shown(text), "already known" if line.known else "new")
-    for column in table.columns:
-        column.overflow = "fold"
-    Console(markup=False, highlight=False).print(table)
+    show(table)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from rvps.cli.compute.artifacts import FILE, read_small, told
 from rvps.cli.compute.output import write_whole
 from rvps.cli.compute.progress import hashing
+from rvps.cli.compute.tables import show
 from rvps.cli.connection import shown
 from rvps.compute import kata, verity
 from rvps.errors import ArtifactUnusable
@@ -115,11 +115,7 @@ def _show(document: dict[str, Any]) -> None:
     table = Table("artifact", "file", "sha256", box=None)
     for name, file in document["files"].items():
         table.add_row(name, shown(file["name"]), file["sha256"])
-    for column in table.columns:
-        column.overflow = "fold"
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print()
-    for name, value in document.get("verity", {}).items():
-        console.print(f"{name}: {value}")
-    console.print(f"command line: {document['command_line']}")
+    show(table)
+    lines = {**document.get("verity", {}), "command line": document["command_line"]}
+    for name, value in lines.items():
+        click.echo(f"\n{name}: {value}")

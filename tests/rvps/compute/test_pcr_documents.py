@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvps.compute.pcr_documents import is_signed_policy, policy_of, read_policies, read_values
@@ -111,6 +111,7 @@ def test_policies_that_are_not_read(entry: dict[str, object]) -> None:
         read_policies(json.dumps({"sha256": [entry]}).encode(), "sha256")
 
 
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-2, 30) | st.sampled_from([A, "0x" + A, "sha256", "pcr11", ""]),

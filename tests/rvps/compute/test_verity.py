@@ -25,7 +25,7 @@ def image(blocks: int) -> io.BytesIO:
     return io.BytesIO(b"".join(hashlib.sha256(i.to_bytes(8, "little")).digest() * 128 for i in range(blocks)))
 
 
-@pytest.mark.parametrize("blocks", [int(one) for one in VECTOR["roots_salt_0102030405"]])
+@pytest.mark.parametrize("blocks", [int(one) for one in VECTOR["roots_salt_0102030405"] if one != "16384"])
 def test_veritysetup_says_the_same(blocks: int) -> None:
     """One block, full and not quite full blocks of hashes, three levels."""
     digest, counted = root_hash(image(blocks), Verity(SALT))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvps.errors import ArtifactUnusable
@@ -187,6 +187,7 @@ def test_documents_that_nothing_is_learnt_from(document: str, tee: str | None) -
         read(document.encode(), tee)
 
 
+@settings(max_examples=50)
 @given(
     st.sampled_from(sorted(table())),
     st.dictionaries(st.sampled_from(["measurement", "quote", "pcr11", "debug", "vmpl"]), st.integers() | st.text()),
