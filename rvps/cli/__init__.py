@@ -9,7 +9,7 @@ from rvps.cli.compute import compute
 from rvps.cli.imports import import_command
 from rvps.cli.learn import learn
 from rvps.cli.serve import serve
-from rvps.cli.verify import verify
+from rvps.cli.verification import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
