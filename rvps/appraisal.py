@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, insort
 from collections.abc import Iterable
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from rvps.json_values import ABSENT
+from rvps.members import Members
 from rvps.model import Snapshot
 from rvps.strict_json import encode
 from rvps.view import View
-
-_SORT_ANEW: Final = 500  # names at once that are cheaper to sort again than to insert one by one
 
 
 class Appraiser:
@@ -24,8 +22,7 @@ class Appraiser:
         self._view: View | None = None
         self._at: datetime | None = None
         self._values: dict[str, Any] = {}
-        self._encoded: dict[str, bytes] = {}
-        self._order: list[str] = []
+        self._members = Members()
         self._sets: dict[int, tuple[tuple[str, ...], bytes]] = {}
 
     def snapshot(self, view: View, at: datetime) -> Snapshot:
@@ -34,14 +31,14 @@ class Appraiser:
             for number in view.calendar.between(self._at, at):
                 view.touched.update(view.entries[number].names)
         else:
-            self._values, self._encoded, self._order, self._sets = {}, {}, [], {}
+            self._values, self._members, self._sets = {}, Members(), {}
             view.touched.update(view.names())
         # Not known again before it is done: an error in between must not leave half of it.
         self._view = None
         self._look_again(view, at)
         view.touched.clear()
         self._view, self._at = view, at
-        encoded = b"{" + b",".join([self._encoded[name] for name in self._order]) + b"}"
+        encoded = self._members.encoded()
         sets = self._encode_sets()
         digest = hashlib.sha256(encoded)
         if self._sets:
@@ -56,21 +53,16 @@ class Appraiser:
 
     def _look_again(self, view: View, at: datetime) -> None:
         members: set[int] = set()
-        appeared, vanished = [], []
-        for name in view.touched:
+        for name in sorted(view.touched):
             value = view.resolve(name, at).value
             if value is ABSENT:
                 if self._values.pop(name, ABSENT) is not ABSENT:
-                    del self._encoded[name]
-                    vanished.append(name)
+                    self._members.remove(name)
             else:
-                if name not in self._values:
-                    appeared.append(name)
                 self._values[name] = value
-                self._encoded[name] = encode(name) + b":" + encode(value)
+                self._members.put(name, encode(value))
             if view.together:
                 members.update(view.together.intersection(entry.number for entry in view.speakers(name)))
-        self._reorder(appeared, vanished)
         for number in [number for number in self._sets if number not in view.together]:
             del self._sets[number]
         for number in members:
@@ -79,15 +71,6 @@ class Appraiser:
                 self._sets.pop(number, None)
             else:
                 self._sets[number] = (tuple(found), encode(dict(found)))
-
-    def _reorder(self, appeared: list[str], vanished: list[str]) -> None:
-        if len(appeared) + len(vanished) > _SORT_ANEW:
-            self._order = sorted(self._values)
-            return
-        for name in vanished:
-            del self._order[bisect_left(self._order, name)]
-        for name in appeared:
-            insort(self._order, name)
 
     def _encode_sets(self) -> bytes:
         by_name: dict[str, list[bytes]] = {}

@@ -10,6 +10,9 @@ MAX_DEPTH: Final = 64
 MAX_NUMBER_DIGITS: Final = 64
 
 
+_COMPACT: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 class NotStrictJson(ValueError):
     """The bytes are not JSON, or not JSON that every reader reads alike. The text is safe to show the peer."""
 
@@ -52,8 +55,7 @@ def decode(raw: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
 
 def encode(value: Any) -> bytes:
     """The one compact form used for storing, delivering and digesting: members sorted at every level, UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
+    return _COMPACT.encode(value).encode("utf-8")
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
