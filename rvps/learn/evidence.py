@@ -43,6 +43,8 @@ def read(raw: bytes, tee: str | None = None) -> Learnt:
         raise ArtifactUnusable(f"no decision and no claims: {err}") from err
     if not isinstance(document, dict):
         raise ArtifactUnusable("no decision and no claims: not a JSON object")
+    if document.get("authentic") is False:
+        raise ArtifactUnusable("the evidence was refused: nothing can be learnt from it")
     if "submods" in document:
         found = _appraised(document)
     elif "expect" in document:

@@ -172,6 +172,7 @@ def test_forms_of_evidence() -> None:
         ("{}", "snp"),
         ('{"snp": 5}', "snp"),
         ('{"authentic": false, "tee": "snp", "submods": {}}', None),
+        ('{"authentic": false, "reason": "signature"}', "snp"),
         ('{"authentic": "true", "tee": "snp", "submods": {"cpu0": {"claims": {"a": 1}}}}', None),
         ('{"authentic": true, "tee": "snp", "submods": {"cpu0": {}}}', None),
         ('{"authentic": true, "tee": 5, "submods": {"cpu0": {"claims": {"a": 1}}}}', None),
@@ -180,7 +181,7 @@ def test_forms_of_evidence() -> None:
         ('{"tee": "snp", "expect": {"authentic": true}}', None),
         ('{"tee": "snp", "expect": []}', None),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_documents_that_nothing_is_learnt_from(document: str, tee: str | None) -> None:
     with pytest.raises(ArtifactUnusable):
