@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,19 @@ def _computed(directory: Path, *options: str) -> value_set.ValueSet:
     return value_set.read(out.read_bytes().strip())
 
 
+@cache
+def _engine() -> WasmEngine:
+    """One for all: it compiles the policy once."""
+    return WasmEngine(system_clock)
+
+
 def _appraised(
     provider: EmbeddedProvider, machine: SoftwareSnp | SoftwareTdx, evidence: Any
 ) -> tuple[Tier, Mapping[str, int]]:
     build = build_snp if machine.tee is Tee.SNP else build_tdx
     verifier = build(VerifierOptions(machine.options, machine.anchors))
     given = verifier.endorsements_from(Evidence(machine.tee, evidence), machine.endorsements)
-    engine = WasmEngine(system_clock)
-    service = AttestationService({machine.tee: verifier}, _Given(given), engine, _Shipped(), provider)
+    service = AttestationService({machine.tee: verifier}, _Given(given), _engine(), _Shipped(), provider)
     request = VerificationRequest(Evidence(machine.tee, evidence), Binding(BOUND))
     (appraisal,) = service.attest([request], AT).result.appraisals
     return appraisal.status, {name: appraisal.vector[name] for name in ("configuration", "executables", "hardware")}

@@ -232,7 +232,7 @@ def test_signatures_of_families_and_models() -> None:
             snp.vcpu_signature(*wrong)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_no_bytes_break_the_reader(data: st.DataObject) -> None:
     """Any change of firmware gives firmware or a refusal, and quickly: sums are bounded before anything is hashed."""

@@ -152,7 +152,7 @@ def test_metadata_that_lies_is_refused(raw: bytes, reason: str) -> None:
         tdvf.read(raw)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_no_bytes_break_the_reader(data: st.DataObject) -> None:
     raw: Any = bytearray(tdx_firmware())

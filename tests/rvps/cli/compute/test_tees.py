@@ -18,8 +18,7 @@ from rvps.cli.compute.inputs import hash_artifact
 from rvps.compute import snp, tdvf
 from tests.rvps.compute.images import kernel, sev_firmware, tdx_firmware
 from tests.rvps.compute.test_nitro import PCRS, printed
-from tests.rvps.compute.test_sgx import _key as signing_key
-from tests.rvps.compute.test_sgx import sigstruct
+from tests.rvps.compute.test_sgx import signing_key, sigstruct
 
 LOGS = Path(__file__).parents[3] / "vectors/eventlog"
 Run = Callable[..., click.testing.Result]
