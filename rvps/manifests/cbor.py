@@ -59,6 +59,18 @@ def decode(data: bytes, *, what: str, tags: frozenset[int], max_size: int) -> Cb
     """
     if len(data) > max_size:
         raise StatementUnacceptable(f"{what}: more than {max_size} bytes")
+    item, size = decode_first(data, what=what, tags=tags)
+    if size != len(data):
+        raise StatementUnacceptable(f"{what}: bytes follow the CBOR item")
+    return item
+
+
+def decode_first(data: bytes, *, what: str, tags: frozenset[int]) -> tuple[Cbor, int]:
+    """Read the CBOR item that `data` begins with; it, and how many octets it has. The caller has bounded `data`.
+
+    Raises:
+        StatementUnacceptable: as `decode`.
+    """
     stream = io.BytesIO(data)
     try:
         item = cbor2.CBORDecoder(
@@ -74,10 +86,8 @@ def decode(data: bytes, *, what: str, tags: frozenset[int], max_size: int) -> Cb
             f"{what}: not the CBOR that is read here (well-formed, definite lengths, each key once, known tags, "
             f"at most {MAX_DEPTH} deep)"
         ) from err
-    if stream.tell() != len(data):
-        raise StatementUnacceptable(f"{what}: bytes follow the CBOR item")
     _check_types(item, what)
-    return item
+    return item, stream.tell()
 
 
 def _check_types(item: Cbor, what: str) -> None:

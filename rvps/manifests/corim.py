@@ -19,7 +19,7 @@ import cbor2
 from rvps.errors import StatementUnacceptable
 from rvps.manifests.cbor import Cbor, decode
 
-MAX_MANIFEST: Final = 2 << 20  # octets; a vendor's manifest has a few KiB
+MAX_MANIFEST: Final = 1 << 20  # octets; a vendor's manifest has a few KiB
 MAX_MEASUREMENTS: Final = 10_000
 
 TAG_EPOCH: Final = 1

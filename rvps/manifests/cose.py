@@ -20,12 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
 from rvps.errors import SignatureRefused, StatementUnacceptable
-from rvps.manifests.cbor import Cbor, decode
-from rvps.manifests.corim import MAX_MANIFEST, TAGS, unwrap
+from rvps.manifests.cbor import Cbor, decode, decode_first
+from rvps.manifests.corim import MAX_MANIFEST, TAGS
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
-TAG_SIGN1: Final = 18
 CONTENT_TYPE: Final = 3
 CORIM_META: Final = 8
 CWT_CLAIMS: Final = 15
@@ -33,8 +32,14 @@ X5CHAIN: Final = 33
 
 _ALG, _CRIT = 1, 2
 _HASH_ENVELOPE: Final = frozenset({258, 259, 260})
-_MAX_HEADER: Final = 128 * 1024  # octets; a chain of six certificates has about 8 KiB
-_MAX_MESSAGE: Final = MAX_MANIFEST + 2 * _MAX_HEADER
+_MAX_HEADER: Final = 64 * 1024  # octets; a chain of six certificates has about 8 KiB
+_MAX_SIGNATURE: Final = 2048
+_MAX_HEAD: Final = 9  # octets before those of a string
+_MAX_MESSAGE: Final = MAX_MANIFEST + 2 * _MAX_HEADER + _MAX_SIGNATURE
+_WRAPPERS: Final = (b"\xd9\x01\xf4", b"\xd9\x01\xf6")  # tags 500 and 502
+_MAX_WRAPPERS: Final = 3 * 8  # octets
+_SIGN1: Final = b"\xd2\x84"  # tag 18 and an array of four, in their shortest form
+_NULL: Final = b"\xf6"
 _EDDSA: Final = -8
 _ECDSA: Final[Mapping[int, tuple[HashAlgorithm, type[ec.EllipticCurve], int]]] = {
     -7: (SHA256(), ec.SECP256R1, 32),
@@ -64,10 +69,8 @@ class Sign1:
 
 def is_sign1(data: bytes) -> bool:
     """Whether the octets begin as a tagged COSE_Sign1, in wrapper tags or not. Says nothing of what follows."""
-    start = 0
-    while data[start : start + 3] in (b"\xd9\x01\xf4", b"\xd9\x01\xf6"):  # tags 500 and 502
-        start += 3
-    return data[start : start + 1] == b"\xd2"
+    start = _start(data)
+    return data[start : start + 1] == _SIGN1[:1]
 
 
 def payload_of(data: bytes) -> bytes:
@@ -145,20 +148,46 @@ def fits(algorithm: int, key: PublicKey) -> bool:
     return algorithm in _PSS if isinstance(key, rsa.RSAPublicKey) else algorithm == _EDDSA
 
 
+def _start(data: bytes) -> int:
+    """Where the message begins behind the tags that older drafts put around everything."""
+    start = 0
+    while start < _MAX_WRAPPERS and data[start : start + 3] in _WRAPPERS:
+        start += 3
+    return start
+
+
 def _parts(data: bytes) -> tuple[bytes, Mapping[Any, Cbor], bytes, bytes]:
-    item = unwrap(decode(data, what="COSE", tags=TAGS | {TAG_SIGN1}, max_size=_MAX_MESSAGE))
-    if not isinstance(item, cbor2.CBORTag) or item.tag != TAG_SIGN1:
-        raise StatementUnacceptable("COSE: not a signed message (COSE_Sign1 under tag 18)")
-    if not isinstance(item.value, list | tuple) or len(item.value) != 4:
-        raise StatementUnacceptable("COSE: not an array of four")
-    protected, unprotected, payload, signature = item.value
-    if payload is None:
-        raise StatementUnacceptable("COSE: the payload is detached; send the manifest signed as a whole")
-    if not (isinstance(protected, bytes) and isinstance(payload, bytes) and isinstance(signature, bytes)):
-        raise StatementUnacceptable("COSE: a part is not a byte string")
+    """The four parts, one by one: anybody may send a message, and but for the unprotected header, which is short, what
+    stands where a string should is never built."""
+    if len(data) > _MAX_MESSAGE:
+        raise StatementUnacceptable(f"COSE: more than {_MAX_MESSAGE} bytes")
+    position = _start(data)
+    if data[position : position + 2] != _SIGN1:
+        raise StatementUnacceptable("COSE: not a signed message (COSE_Sign1: tag 18, an array of four)")
+    protected, position = _string(data, position + 2, _MAX_HEADER)
+    window = data[position : position + _MAX_HEADER]
+    unprotected, size = decode_first(window, what="COSE header", tags=TAGS)
     if not isinstance(unprotected, Mapping):
         raise StatementUnacceptable("COSE header: not a map")
+    position += size
+    if data[position : position + 1] == _NULL:
+        raise StatementUnacceptable("COSE: the payload is detached; send the manifest signed as a whole")
+    payload, position = _string(data, position, MAX_MANIFEST)
+    signature, position = _string(data, position, _MAX_SIGNATURE)
+    if position != len(data):
+        raise StatementUnacceptable("COSE: bytes follow the message")
     return protected, unprotected, payload, signature
+
+
+def _string(data: bytes, position: int, limit: int) -> tuple[bytes, int]:
+    """The byte string at `position`, and where it ends."""
+    if position >= len(data) or data[position] >> 5 != 2:  # major type: RFC 8949 section 3.1
+        raise StatementUnacceptable("COSE: a part is not a byte string")
+    window = data[position : position + limit + _MAX_HEAD]
+    found, size = decode_first(window, what="COSE", tags=frozenset())
+    if len(found) > limit:
+        raise StatementUnacceptable(f"COSE: a part has more than {limit} bytes")
+    return found, position + size
 
 
 def _certificates(chain: Cbor) -> tuple[bytes, ...]:

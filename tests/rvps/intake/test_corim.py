@@ -162,6 +162,10 @@ def test_a_publisher_who_may_not_send_this() -> None:
         verify(SIGNED, publishers)
 
 
+_ARRAYS = b"\x9a\x00\x0f\xff\xff" + b"\x80" * 0xFFFFF
+_FLOOD = b"\xd2\x84\x40\xa1\x19\x03\xe7" + _ARRAYS
+
+
 def _bent(protected: Any = None, unprotected: Any = None, payload: Any = None, signature: Any = None) -> bytes:
     parts = list(cbor2.loads(SIGNED).value)
     for place, part in enumerate((protected, unprotected, payload, signature)):
@@ -174,9 +178,14 @@ def _bent(protected: Any = None, unprotected: Any = None, payload: Any = None, s
     ("message", "words"),
     [
         pytest.param(SIGNED[1:], "not a signed message", id="no tag 18"),
-        pytest.param(b"\xd0" + SIGNED[1:], "known tags", id="another tag"),
+        pytest.param(b"\xd0" + SIGNED[1:], "not a signed message", id="another tag"),
         pytest.param(manifest(), "not a signed message", id="an unsigned manifest"),
         pytest.param(SIGNED + b"\x00", "bytes follow", id="something behind it"),
+        pytest.param(b"\xd9\x01\xf4" * 9 + SIGNED, "not a signed message", id="many wrapper tags"),
+        pytest.param(_FLOOD + b"\x40\x40", "COSE header", id="a large unprotected header"),
+        pytest.param(b"\xd2\x84\x40\xa0" + _ARRAYS, "not a byte string", id="arrays in place of the payload"),
+        pytest.param(_ARRAYS, "not a signed message", id="arrays in place of the message"),
+        pytest.param(b"\xd2\x84\x40\xa0\x5a\xff\xff\xff\xff", "not the CBOR", id="a payload of four gigabytes"),
         pytest.param(SIGNER.sign(manifest(), sent=None), "detached", id="detached payload"),
         pytest.param(_bent(signature=bytes(64)), "no key", id="no signature in it"),
         pytest.param(_bent(signature=bytes(63)), "no key", id="short signature"),
@@ -405,7 +414,7 @@ def test_cwt_claims_in_place_of_meta() -> None:
 def test_registered() -> None:
     assert INTAKES["signed-corim"] is SIGNED_CORIM
     assert signed_form("corim", SIGNED) is UPSTREAM_NAMES
-    assert signed_form("corim", b"\xd9\x01\xf4" * 1000 + SIGNED) is UPSTREAM_NAMES
+    assert signed_form("corim", b"\xd9\x01\xf4" * 8 + SIGNED) is UPSTREAM_NAMES
     assert signed_form("corim", manifest()) is None
     assert signed_form("sample", SIGNED) is None
     assert ENVIRONMENT[0][1] == "ACME"
