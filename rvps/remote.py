@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hmac
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from time import monotonic
-from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import httpx
 
-from rvps import wire
+from rvps import snapshot_wire, wire
 from rvps.errors import NotStated, ProviderUnavailable, StatementUnacceptable
-from rvps.messages import read_time
 from rvps.misses import Misses
 from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
 from rvps.remote_http import MAX_ANSWER, Link, RemoteSettings
@@ -34,7 +31,6 @@ _POLL_SECONDS: Final = 10.0  # for one whole snapshot
 _FIRST_WAIT: Final = 3.0  # seconds that the very first caller waits for a snapshot
 _EXPIRY_WAIT: Final = 0.25  # seconds that one caller waits for the next one, where the newest has just run out
 _AFTER_CHANGE_WAIT: Final = 2.0  # seconds until one's own change is seen
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +233,7 @@ class RemoteProvider:
         tag = f'"{sha256(body).hexdigest()}"'
         if not hmac.compare_digest(answer.get("ETag", "").removeprefix("W/").encode(), tag.encode()):
             raise ProviderUnavailable("its snapshot is not the one that its ETag names")
-        snapshot = read_snapshot(body)
+        snapshot = snapshot_wire.read(body)
         if (
             held is not None
             and snapshot.version == held.snapshot.version
@@ -279,35 +275,6 @@ class RemoteProvider:
             _LOG.warning("no answer from the reference value provider", extra={"members": {"reason": failure}})
         elif failure is None and self._failure is not None and self._rounds:
             _LOG.info("the reference value provider answers again")
-
-
-def read_snapshot(body: bytes) -> Snapshot:
-    """Read what `rvps.rest.snapshot_document` writes.
-
-    Raises:
-        ProviderUnavailable: any other form.
-    """
-    try:
-        document = decode(body, max_bytes=MAX_ANSWER, max_depth=MAX_DEPTH + 4)
-    except NotStrictJson as err:
-        raise ProviderUnavailable(f"its snapshot does not read: {err}") from err
-    if not isinstance(document, dict) or document.keys() != {"format", "version", "valid_until", "values", "sets"}:
-        raise ProviderUnavailable("its snapshot has other members than this release reads")
-    values, sets, version, until = (document[name] for name in ("values", "sets", "version", "valid_until"))
-    if (
-        type(document["format"]) is not int
-        or document["format"] != 1
-        or not isinstance(values, dict)
-        or not isinstance(sets, dict)
-    ):
-        raise ProviderUnavailable("its snapshot has another form than this release reads")
-    if not isinstance(version, str) or not _DIGEST.fullmatch(version):
-        raise ProviderUnavailable("its snapshot has no version")
-    try:
-        end = None if until is None else read_time(until, "valid_until")
-    except (StatementUnacceptable, TypeError) as err:
-        raise ProviderUnavailable("its snapshot ends at no time that can be read") from err
-    return Snapshot(version, MappingProxyType(values), encode(values), end, encode(sets))
 
 
 def _says_the_same(one: Snapshot, other: Snapshot) -> bool:

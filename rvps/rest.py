@@ -19,10 +19,9 @@ from hashlib import sha256
 from threading import Lock
 from typing import Any, Final
 
-from rvps import wire
+from rvps import snapshot_wire, wire
 from rvps.client import ReferenceValueProvider
 from rvps.errors import NotStated, StatementUnacceptable
-from rvps.messages import write_time
 from rvps.model import ReferenceValue, Snapshot
 from rvps.strict_json import NotStrictJson, decode, encode
 
@@ -163,13 +162,6 @@ def document(value: ReferenceValue, at: datetime) -> dict[str, Any]:
     return {**wire.document_of(value), "valid": value.is_valid(at)}
 
 
-def snapshot_document(snapshot: Snapshot) -> bytes:
-    """The wire form that `rvps.remote` reads. Values are embedded as they are encoded, so that their digest holds."""
-    until = "null" if snapshot.valid_until is None else f'"{write_time(snapshot.valid_until)}"'
-    head = f'{{"format":1,"version":"{snapshot.version}","valid_until":{until},"values":'
-    return b"".join((head.encode(), snapshot.encoded, b',"sets":', snapshot.encoded_sets, b"}"))
-
-
 class SnapshotAnswers:
     """GET admin/reference-values/snapshot: one encoding for all brokers that poll, 304 for who has it already."""
 
@@ -193,7 +185,7 @@ class SnapshotAnswers:
             with self._lock:
                 made = self._made
                 if made is None or made[0] is not snapshot:
-                    plain = snapshot_document(snapshot)
+                    plain = snapshot_wire.write(snapshot)
                     tag = f'"{sha256(plain).hexdigest()}"'
                     made = (snapshot, tag, plain, gzip.compress(plain, compresslevel=1, mtime=0))
                     self._made = made

@@ -13,14 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from rvps import snapshot_wire
 from rvps.errors import ProviderUnavailable, SettingsUnacceptable, StatementUnacceptable
 from rvps.model import Snapshot
-from rvps.remote import RemoteProvider, read_snapshot
+from rvps.remote import RemoteProvider
 from rvps.remote_http import MAX_ANSWER, RemoteSettings
-from rvps.rest import snapshot_document
 from rvps.strict_json import encode
 from tests.rvps.test_service import ALICE, AT, SECOND, sample
 
@@ -46,7 +44,7 @@ def snapshot_of(values: dict[str, Any], until: timedelta | None = None) -> Snaps
 
 def good(snapshot: Snapshot) -> Reply:
     """What an honest service answers."""
-    body = snapshot_document(snapshot)
+    body = snapshot_wire.write(snapshot)
     tag = f'"{sha256(body).hexdigest()}"'
 
     def reply(request: httpx.Request) -> httpx.Response:
@@ -263,32 +261,6 @@ def test_an_answer_that_drips_is_given_up(script: Script) -> None:
         provider.snapshot(AT)
     assert script.seconds < 20
     provider.close()
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_snapshot_or_none(body: bytes) -> None:
-    try:
-        read_snapshot(body)
-    except ProviderUnavailable:
-        return
-    raise AssertionError("random bytes are no snapshot")
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.lists(st.text(max_size=3)), max_size=5),
-    st.none() | st.integers(0, 10**8),
-)
-def test_what_the_service_writes_is_what_is_read(values: dict[str, Any], seconds: int | None) -> None:
-    written = snapshot_of(values, None if seconds is None else seconds * SECOND)
-    read = read_snapshot(snapshot_document(written))
-    assert (read.version, dict(read.values), read.encoded, read.valid_until) == (
-        written.version,
-        values,
-        written.encoded,
-        written.valid_until,
-    )
 
 
 def _admin(script: Script, reply: Reply) -> None:
