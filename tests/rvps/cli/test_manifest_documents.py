@@ -7,7 +7,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rvps import cli
-from rvps.cli import imports
+from rvps.cli import imports, verification
 from rvps.cli.compute import manifests
 from rvps.manifests import rim
 from tests.architecture.documents import ROOT, blocks, text_of
@@ -55,7 +54,7 @@ def _run(script: str) -> str:
 
 def test_the_document_goes_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for module in (sys.modules["rvps.cli.verify"], imports, manifests):  # the package has the command under that name
+    for module in (verification, imports, manifests):
         monkeypatch.setattr(module, "system_clock", lambda: AT)
     settings, *found = blocks(text_of(ROOT / "docs/reference-values/corim-and-swid.md"))
     _prepare(tmp_path, settings.text)
