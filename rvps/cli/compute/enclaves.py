@@ -17,7 +17,9 @@ from rvps.value_set import ValueSet
 @click.option("--sigstruct", type=FILE, required=True, help="The enclave's SIGSTRUCT, 1808 bytes (Gramine: .sig).")
 @output_options("sgx-enclave")
 def sgx(sigstruct: Path, series: str, as_json: bool, out: Path | None) -> None:
-    """Read mr_enclave, mr_signer and version numbers from a SIGSTRUCT whose signature holds."""
+    """Identity of a signed SGX enclave.
+
+    Gives mr_enclave, mr_signer and version numbers from a SIGSTRUCT whose signature holds."""
     with refusals("give the .sig file beside the enclave"):
         raw, artifact = read_artifact(sigstruct, enclave_signature.SIZE, "the SIGSTRUCT")
         enclave = enclave_signature.read_sigstruct(raw)
@@ -38,7 +40,9 @@ def sgx(sigstruct: Path, series: str, as_json: bool, out: Path | None) -> None:
 @click.option("--measurements", type=FILE, required=True, help="What nitro-cli build-enclave or describe-eif printed.")
 @output_options("nitro-enclave")
 def nitro(measurements: Path, series: str, as_json: bool, out: Path | None) -> None:
-    """Take PCR0 to PCR2, and PCR8 of signed images, from the output of nitro-cli."""
+    """PCRs of a Nitro enclave image.
+
+    Takes PCR0 to PCR2, and PCR8 of signed images, from the output of nitro-cli."""
     with refusals("save what nitro-cli build-enclave prints, as it is"):
         raw, artifact = read_artifact(measurements, nitro_measurements.MAX_MEASUREMENTS, "the measurements")
         found = nitro_measurements.read_measurements(raw)

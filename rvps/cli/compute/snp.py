@@ -36,7 +36,9 @@ _NEXT: Final = "give the OVMF image that the guests start with, whole; --help te
 @click.option("--ovmf-hash", type=Digest(measure.DIGEST_SIZE), help="Digest after other firmware with the same layout.")
 @output_options("snp-guest")
 def snp(ovmf: Path, vcpus: tuple[int, ...], append: str | None, out: Path | None, **options: Any) -> None:
-    """Compute snp_launch_measurement: one value for each number of vCPUs."""
+    """Launch digests of SEV-SNP guests.
+
+    Gives snp_launch_measurement: one value for each number of vCPUs."""
     signature = _signature(options)
     kernel, initrd = options["kernel"], options["initrd"]
     if kernel is None and (initrd is not None or append is not None):

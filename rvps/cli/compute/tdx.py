@@ -56,7 +56,9 @@ class _Inputs:
 @click.option("--events", type=click.Path(path_type=Path, dir_okay=False), help="Write the events as JSON.")
 @output_options("tdx-guest")
 def tdx(firmware: Path, orders: Sequence[str], events: Path | None, out: Path | None, **options: Any) -> None:
-    """Compute mr_td, and rtmr_0 to rtmr_2, tdvfkernel, tdvfkernelparams as far as the files go."""
+    """Registers of TDX guests.
+
+    Gives mr_td, and rtmr_0 to rtmr_2, tdvfkernel, tdvfkernelparams as far as the files go."""
     _check_options(options)
     inputs = _Inputs()
     if options["memory"] is not None and options["event_log"] is None and options["initrd"] is None:
