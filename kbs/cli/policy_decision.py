@@ -95,7 +95,7 @@ def _show_evaluation(each: Mapping[str, Any]) -> None:
         click_echo(printable(f"  now   {outcome['status']}"))
     if recorded["policy"] not in (None, each["policy"]):
         click_echo(f"  then the policy was {recorded['policy'][:_SHOWN]}")
-    if recorded["references"] != each["references"]:
+    if recorded["references"] not in ("", each["references"]):  # a release looks up none
         click_echo("  the reference values are others since")
     differences = each["differences"]
     if differences["outcome"]:
@@ -105,7 +105,8 @@ def _show_evaluation(each: Mapping[str, Any]) -> None:
         columns = ("claim", "seen", "expected then", "expected now", "then", "now", "reference value", "rule")
         print_table(columns, (_difference(row) for row in differences["claims"]))
     elif each["findings"]:
-        click_echo("  no comparison came out differently")
+        same = "no comparison comes out differently" if recorded["findings"] else "every comparison comes out well"
+        click_echo(f"  {same}")
     for line in each.get("trace", "").splitlines():
         click_echo(printable(line))
 

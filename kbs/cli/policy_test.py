@@ -80,4 +80,5 @@ def _tested(path: Path, kind: str | None) -> list[PolicyFile]:
 
 
 def _lines(missed: Iterable[tuple[int, int]]) -> str:
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in missed)
+    places = dict.fromkeys((first, last) for first, last in missed)  # a line may have several parts
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in places)

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import re2
+
 from kbs.errors import PolicyUnacceptable
 from kbs.policy.compile import decode_text, errors_of, opa_message
 from kbs.policy.engine import PolicyKind
@@ -32,6 +34,7 @@ MAX_TESTS: Final = 500
 """In one file of tests; the shipped policies have 20 each."""
 _TEST_RULE: Final = re.compile(r"^test_", re.MULTILINE)
 _SHOWN_FAILURES: Final = 5
+_PLACE: Final = re.compile(rf"{re.escape(TEXT_NAME)}:(\d+): ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Workbench:
         """Run Rego tests, `MAX_TESTS` at most. only: a regular expression (RE2) that their names must match."""
         if len(_TEST_RULE.findall(decode_text(tests))) > MAX_TESTS:
             raise PolicyUnacceptable(f"the file of tests has more than {MAX_TESTS} of them")
+        if only is not None:
+            _check_pattern(only)
         with tempfile.TemporaryDirectory() as name:
             done = self._run_tests(Path(name), kind, upload, tests, ["--run", only] if only is not None else [])
             if isinstance(done, dict):
@@ -126,7 +131,7 @@ class Workbench:
             write_modules(folder, {}, text)
             done = self.opa.run(["fmt", TEXT_NAME], folder)
         if done.code != 0:
-            raise PolicyUnacceptable(done.stderr.replace(f"{folder}/", "").strip()[:500])
+            raise PolicyUnacceptable(_PLACE.sub(r"line \1: ", done.stderr.replace(f"{folder}/", "").strip())[:500])
         return done.stdout.decode("utf-8", "replace")
 
     def trace(self, kind: PolicyKind, upload: bytes, document: bytes, data: Mapping[str, Any]) -> str:
@@ -176,6 +181,16 @@ class Workbench:
         every = self.opa.run(["capabilities", "--current"], folder).json()
         kept = [each for each in every["builtins"] if not each["name"].startswith(UNSAFE)]
         return json.dumps({**every, "builtins": kept, "allow_net": []})
+
+
+def _check_pattern(only: str) -> None:
+    """`opa` says nothing of use about a pattern that does not compile."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(only, options)
+    except re2.error as err:
+        raise PolicyUnacceptable(f"what the names of tests must match is no regular expression: {err}") from None
 
 
 def _shared_modules() -> dict[str, str]:

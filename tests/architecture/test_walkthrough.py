@@ -44,7 +44,7 @@ def _plain(text: str) -> list[str]:
 @pytest.mark.enable_socket
 def test_the_authors_path_goes_as_the_document_says(tmp_path: Path, environment: dict[str, str], opa: Path) -> None:
     steps = _steps()
-    assert len(steps) == 10
+    assert len(steps) == 11
     environment = environment | {"PATH": f"{environment['PATH']}{os.pathsep}{opa.parent}"}
     ids: dict[str, str] = {}
     groups: list[int] = []

@@ -145,6 +145,9 @@ def test_check_test_coverage_and_form(opa: Path, monkeypatch: pytest.MonkeyPatch
     assert (bad["passed"], [each["passed"] for each in bad["tests"]]) == (False, [True, False])
     some = use(broker, "test", MINE, kind="resource", tests=encoded(BAD), run="test_x").json
     assert (some["passed"], len(some["tests"])) == (True, 1)
+    assert (
+        "regular expression" in use(broker, "test", MINE, kind="resource", tests=encoded(BAD), run="(").json["detail"]
+    )
     none = use(broker, "test", MINE, kind="resource", tests=encoded(b"package policy_test\n")).json
     assert (none["passed"], none["tests"]) == (False, [])
     assert use(broker, "test", MINE, kind="resource", tests=encoded(b"package policy_test\nx if")).status == 422
@@ -156,7 +159,7 @@ def test_check_test_coverage_and_form(opa: Path, monkeypatch: pytest.MonkeyPatch
     assert use(broker, "fmt", MINE).json == {"text": MINE.decode(), "changed": False}
     assert use(broker, "fmt", b"package   policy").json == {"text": "package policy\n", "changed": True}
     wrong = use(broker, "fmt", b"package policy\nx if")
-    assert (wrong.status, "policy.rego:2" in wrong.json["detail"]) == (422, True)
+    assert (wrong.status, "line 2: rego_parse_error" in wrong.json["detail"]) == (422, True)
     upload = {"policy": encoded(MINE), "tests": encoded(BAD)}
     for method, path in (("POST", "resource-policy"), ("PUT", SCOPE), ("PUT", f"{SCOPE}/candidate")):
         answer = broker.admin(method, path, json.dumps(upload).encode())
