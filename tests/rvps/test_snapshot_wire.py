@@ -55,7 +55,9 @@ def test_another_spelling_is_read_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", ['{"a":1,"a":1}', '{"a":NaN}', '{"a":1e999}', '{"a":"\\ud800"}', '{"a":' + "[" * 100_000]
+    "values",
+    ['{"a":1,"a":1}', '{"a":NaN}', '{"a":1e999}', '{"a":"\\ud800"}', '{"a":' + "[" * 100_000],
+    ids=["repeated", "NaN", "infinite", "surrogate", "deep"],
 )
 def test_what_readers_disagree_about_is_refused(values: str) -> None:
     body = f'{{"format":1,"version":"{"0" * 64}","valid_until":null,"values":{values},"sets":{{}}}}'
