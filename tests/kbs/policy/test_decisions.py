@@ -40,6 +40,17 @@ def test_the_newest_come_back_as_they_were() -> None:
     kept.close()
 
 
+def test_all_inputs_of_one_decision() -> None:
+    kept = inputs()
+    for number, part in ((1, "cpu0"), (2, "cpu0"), (2, "gpu0"), (3, "cpu0")):
+        each = made(number)
+        each.part = part
+        kept.keep(each)
+    assert [each.part for each in kept.of(f"{2:032x}")] == ["cpu0", "gpu0"]
+    assert kept.of(f"{4:032x}") == kept.of("") == kept.of('"') == []
+    kept.close()
+
+
 def test_what_is_too_large_or_not_wanted_is_dropped() -> None:
     kept = inputs()
     kept.keep(made(1, b'"' + b"x" * (1 << 20) + b'"'))
