@@ -57,7 +57,7 @@ def pcr_command(series: str, as_json: bool, out: Path | None, chosen: tuple[int,
     bank = given["bank"] or PCR_TEES[given["tee"]]
     notes: list[str] = []
     with told(_NEXT):
-        values, events = _values(given, bank, notes)
+        values, events = _values({**given, "chosen": chosen}, bank, notes)
         values = {number: value for number, value in values.items() if not chosen or number in chosen}
         if missing := [number for number in chosen if number not in values]:
             raise Failure(f"PCR {missing[0]} does not come out of these files", _NEXT)
@@ -105,10 +105,13 @@ def _uki(given: dict[str, Any], bank: str, notes: list[str]) -> list[pcr.Event]:
         events = uki_boot.image_pcr(image, bank, progress)
         events += uki_boot.parameters(companions, bank)
         if image.version in uki_boot.COMPARED:
+            chosen = given["chosen"] or (pcr.BOOT_LOADERS, pcr.FILES)
             loaders = [(one.name, _image_digest(one, bank)) for one in given["loaders"]]
-            events += uki_boot.applications(image, loaders, companions, bank, progress)
-            events += uki_boot.kernel_inputs(image, companions, bank, progress)
-            if not loaders:
+            if pcr.BOOT_LOADERS in chosen:
+                events += uki_boot.applications(image, loaders, companions, bank, progress)
+            if pcr.FILES in chosen:
+                events += uki_boot.kernel_inputs(image, companions, bank, progress)
+            if pcr.BOOT_LOADERS in chosen and not loaders:
                 notes.append("PCR 4 is that of firmware which starts the image itself; name boot loaders with --loader")
         else:
             notes.append(f"PCR 4 and 9 are left out: not known for systemd-stub {image.version}")
