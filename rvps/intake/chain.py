@@ -89,6 +89,8 @@ def find_signer(certificates: Sequence[x509.Certificate], publishers: Publishers
     """
     try:
         found = _search(certificates, publishers)
+        key = _strong_key(certificates[0])
+        subject = certificates[0].subject.rfc4514_string()
     except _X509_ERRORS as err:
         raise SignatureRefused("a certificate of the signature does not parse") from err
     if found is None:
@@ -98,15 +100,11 @@ def find_signer(certificates: Sequence[x509.Certificate], publishers: Publishers
         raise SignatureRefused(f"publisher {publisher.name!r} may not send messages of type {kind}")
     if not all(each.not_valid_before_utc <= at <= each.not_valid_after_utc for each in path):
         raise SignatureRefused("a certificate of the signature is not valid yet, or has expired")
-    leaf = path[0]
-    key = _strong_key(leaf)
     if key is None:
         raise SignatureRefused("the signing certificate has a weak key, or one of an unknown kind")
-    subject = leaf.subject.rfc4514_string()
     is_shown = 0 < len(subject) <= 255 and subject.isprintable()
-    return Signer(
-        publisher, leaf, key, subject if is_shown else key_id(key), min(each.not_valid_after_utc for each in path)
-    )
+    identity = subject if is_shown else key_id(key)
+    return Signer(publisher, path[0], key, identity, min(each.not_valid_after_utc for each in path))
 
 
 def _search(

@@ -316,6 +316,7 @@ _OTHER_ROOT = Chain(root=replace(CHAIN.root, key=key(99)))
             chained(CHAIN.with_ca(signs_certificates=False)), "does not lead", id="issued by one that may not"
         ),
         pytest.param(chained(CHAIN.with_ca(end=AT - SECOND)), "has expired", id="an expired link"),
+        pytest.param(chained(CHAIN.with_leaf(key=key(5, ec.SECP224R1))), "weak key", id="a weak curve"),
         pytest.param(
             chained(CHAIN.with_ca(extra=((x509.NameConstraints([x509.DNSName("a")], None), False),))),
             "2.5.29.30",
