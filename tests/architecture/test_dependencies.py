@@ -46,6 +46,7 @@ USED_BY_NAME: Mapping[str, tuple[str, str]] = {
     "ruff": ("Makefile", "ruff check"),
     "setuptools": ("Makefile", "--no-build-isolation --no-deps --require-hashes -r requirements-fast.lock"),
     "types-grpcio": ("Makefile", "$(BIN)/mypy"),
+    "types-jsonschema": ("Makefile", "$(BIN)/mypy"),
     "types-protobuf": ("Makefile", "$(BIN)/mypy"),
     "uvloop": ("kbs/server.py", '"asgi_loop": "uvloop"'),
     "werkzeug": ("pyproject.toml", "werkzeug>=3.1.9"),  # under flask; named for its floor alone
