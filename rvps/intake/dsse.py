@@ -25,7 +25,10 @@ from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
+from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 
 from rvps.errors import SignatureRefused
 from rvps.intake import in_toto
@@ -35,7 +38,10 @@ from rvps.strict_json import NotStrictJson, decode
 
 KIND: Final = "dsse"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
-MAX_SIGNATURES: Final = 8
+MAX_SIGNATURES: Final = 4
+"""Each costs one verification for each known key, and anybody may send a message."""
+
+_RSA_SCHEMES: Final = (padding.PKCS1v15(), padding.PSS(padding.MGF1(SHA256()), padding.PSS.AUTO))
 _MAX_DEPTH: Final = 8
 _MAX_SIGNATURE_TEXT: Final = 2048  # characters; RSA with 8192 bits has 1368
 
@@ -121,7 +127,7 @@ def read_envelope(document: Mapping[str, Any]) -> Envelope:
     """The envelope of a JSON object. Members that DSSE does not know are ignored, as it asks.
 
     Raises:
-        SignatureRefused: a member missing or of another form, another payload type, or more than 8 signatures.
+        SignatureRefused: a member missing or of another form, another payload type, or more than 4 signatures.
     """
     if document.get("payloadType") != PAYLOAD_TYPE:
         raise SignatureRefused(f"DSSE envelope: `payloadType` is not {PAYLOAD_TYPE}")
@@ -140,10 +146,11 @@ def find_signer(envelope: Envelope, publishers: Publishers) -> KnownKey:
         SignatureRefused: see `Dsse.verify`.
     """
     message = pae(envelope.payload_type, envelope.payload)
+    signed = _Signed(message, hashlib.sha256(message).digest(), hashlib.sha384(message).digest())
     signers: dict[str, KnownKey] = {}
     for signature in envelope.signatures:
         for known in _likely_first(publishers, signature.keyid):
-            if is_signature(known.key, signature.value, message):
+            if _is_signature(known.key, signature.value, signed):
                 signers.setdefault(known.publisher.name, known)
                 break
     if not signers:
@@ -158,18 +165,37 @@ def find_signer(envelope: Envelope, publishers: Publishers) -> KnownKey:
     return signer
 
 
-def is_signature(key: PublicKey, signature: bytes, message: bytes) -> bool:
-    """Whether `signature` is one of `key` over `message`, by the algorithm of its type."""
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        digest: HashAlgorithm = SHA384() if key.curve.name == "secp384r1" else SHA256()
-        return _verifies(lambda: key.verify(signature, message, ec.ECDSA(digest)))
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return _verifies(lambda: key.verify(signature, message))
-    pss = padding.PSS(padding.MGF1(SHA256()), padding.PSS.AUTO)
-    return any(
-        _verifies(lambda scheme=scheme: key.verify(signature, message, scheme, SHA256()))
-        for scheme in (padding.PKCS1v15(), pss)
-    )
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """What a signature is over, hashed once and not for each key: a message may be large, and keys many."""
+
+    message: bytes = field(repr=False)
+    sha256: bytes
+    sha384: bytes
+
+
+def _is_signature(key: PublicKey, signature: bytes, signed: _Signed) -> bool:
+    """Whether `signature` is one of `key`, by the algorithm of its type."""
+    try:
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(signature, signed.message)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            is_p384 = key.curve.name == "secp384r1"
+            digest, algorithm = (signed.sha384, SHA384()) if is_p384 else (signed.sha256, SHA256())
+            key.verify(signature, digest, ec.ECDSA(Prehashed(algorithm)))
+        else:
+            return any(_is_rsa_signature(key, signature, signed.sha256, scheme) for scheme in _RSA_SCHEMES)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _is_rsa_signature(key: RSAPublicKey, signature: bytes, digest: bytes, scheme: AsymmetricPadding) -> bool:
+    try:
+        key.verify(signature, digest, scheme, Prehashed(SHA256()))
+    except InvalidSignature:
+        return False
+    return True
 
 
 def unbase64(text: object, member: str) -> bytes:
@@ -208,11 +234,3 @@ def _likely_first(publishers: Publishers, keyid: str) -> Iterable[KnownKey]:
     for known in publishers.keys.values():
         if known is not hinted:
             yield known
-
-
-def _verifies(check: Any) -> bool:
-    try:
-        check()
-    except InvalidSignature:
-        return False
-    return True

@@ -193,7 +193,7 @@ def _owner(certificate: x509.Certificate, publishers: Publishers) -> tuple[Publi
         names = ", ".join(sorted(publisher.name for publisher, _ in owners))
         raise SignatureRefused(f"Sigstore bundle: its identity is that of several publishers ({names})")
     if not owners:
-        said = "; ".join(f"{publisher.name}: {complaint}" for complaint, publisher, _ in complaints[:5])
+        said = ", ".join(sorted({complaint for complaint, _, _ in complaints if complaint is not None}))
         raise SignatureRefused(f"Sigstore bundle: its identity is no publisher's ({said})")
     return owners[0]
 

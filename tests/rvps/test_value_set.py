@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvps.errors import StatementUnacceptable
@@ -134,6 +134,7 @@ def test_a_missing_file_is_the_callers_business(tmp_path: Path) -> None:
 _JSON = st.recursive(st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3))
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), _JSON, max_size=6))
 def test_no_document_raises_anything_else(changes: dict[str, Any]) -> None:
     try:
@@ -142,6 +143,7 @@ def test_no_document_raises_anything_else(changes: dict[str, Any]) -> None:
         return
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(document: bytes) -> None:
     with pytest.raises(StatementUnacceptable):

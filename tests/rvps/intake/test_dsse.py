@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwcrypto.jwk import JWK
 
@@ -183,9 +183,9 @@ WRONG: list[tuple[bytes, str]] = [
     (raw(payload="eB=="), "one form"),
     (raw(payload="e\nA=="), "base64"),
     (raw(payload="+_=="), "base64"),
-    (raw(signatures=[]), "1 to 8"),
-    (raw(signatures=...), "1 to 8"),
-    (by(*[GOOD] * 9), "1 to 8"),
+    (raw(signatures=[]), "1 to 4"),
+    (raw(signatures=...), "1 to 4"),
+    (by(*[GOOD] * 5), "1 to 4"),
     (raw(signatures=["x"]), "not an object"),
     (raw(signatures=[{"keyid": 5, "sig": b64(GOOD)}]), "keyid"),
     (raw(signatures=[{"keyid": ""}]), "sig"),
@@ -248,18 +248,21 @@ _JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(["payload", "payloadType", "signatures", "artifact", "attestation"]), _JSON))
 def test_no_envelope_raises_anything_else(changes: dict[str, Any]) -> None:
     with pytest.raises(SignatureRefused):
         INTAKE.verify(json.dumps({**ENVELOPE, "payload": "", **changes}).encode(), ACME, AT)
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=64))
 def test_no_bytes_raise_anything_else(payload: bytes) -> None:
     with pytest.raises(SignatureRefused):
         INTAKE.verify(payload, ACME, AT)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(["_type", "subject", "predicateType", "predicate"]), _JSON))
 def test_no_signed_content_raises_anything_else(changes: dict[str, Any]) -> None:
     verified = INTAKE.verify(raw(), ACME, AT)
