@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from kbs.policy import build
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import modules, policies_folder
+from kbs.policy.rego_sources import modules, policies_folder
 from tests.opa_binary import find_opa
 
 _TIMEOUT = 60  # seconds for one check; they take a tenth of one

@@ -33,7 +33,7 @@ from kbs.client.attesters.nitro import SoftwareNitro
 from kbs.client.attesters.test_root import TestRoot
 from kbs.client.sample_attester import SampleAttester
 from kbs.policy.engine import Finding, PolicyEngine, PolicyKind
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from kbs.protocol.tee import Tee

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 from kbs.policy.engine import Policy, PolicyKind
-from kbs.policy.library import modules
 from kbs.policy.opa_command import OpaCommand
+from kbs.policy.rego_sources import modules
 
 FOLDER = Path(__file__).parent / "vectors" / "policies"
 

@@ -8,7 +8,7 @@ from typing import Any
 from kbs.errors import PolicyCompilerMissing, PolicyUnacceptable
 from kbs.policy.compile import Compiler
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import sha256_hex
+from kbs.policy.rego_sources import sha256_hex
 from kbs.policy.workbench import Workbench
 
 Document = dict[str, Any]

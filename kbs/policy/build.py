@@ -18,8 +18,8 @@ from typing import Any
 from kbs.errors import KbsError
 from kbs.policy.engine import PolicyKind
 from kbs.policy.install import OPA_VERSION
-from kbs.policy.library import CAPABILITIES, modules, policies_folder, sha256_hex
 from kbs.policy.opa_command import OpaCommand
+from kbs.policy.rego_sources import CAPABILITIES, modules, policies_folder, sha256_hex
 from kbs.policy.shipped import MANIFEST, Shipped
 
 

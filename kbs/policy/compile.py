@@ -18,10 +18,10 @@ from typing import Any, Final
 from kbs.errors import PolicyBroken, PolicyCompilerMissing, PolicyUnacceptable
 from kbs.policy import builtins, outcome
 from kbs.policy.engine import Policy, PolicyKind
-from kbs.policy.library import CAPABILITIES, modules, sha256_hex
 from kbs.policy.lint import LintFinding, Severity, lint_module
 from kbs.policy.opa_command import TEXT_NAME, OpaCommand, write_modules
 from kbs.policy.outcome import ENTRYPOINTS
+from kbs.policy.rego_sources import CAPABILITIES, modules, sha256_hex
 from kbs.policy.wasm_instance import WasmInstance, WasmModule, new_engine
 
 MAX_SIZE: Final = 256 << 10  # octets; upstream's largest is 12 KiB

@@ -19,9 +19,9 @@ from typing import Any, Final
 from kbs.errors import PolicyBroken, PolicyEngineUnavailable
 from kbs.policy import outcome
 from kbs.policy.engine import EvidenceVerdict, Finding, Policy, PolicyKind
-from kbs.policy.library import modules
 from kbs.policy.opa_link import OpaLink
 from kbs.policy.outcome import broken
+from kbs.policy.rego_sources import modules
 from kbs.policy.relocate import check_relocated, relocate
 from rvps.model import Snapshot
 

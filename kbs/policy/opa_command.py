@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from kbs.errors import PolicyCompilerMissing, PolicyUnacceptable
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import CAPABILITIES
 from kbs.policy.outcome import ENTRYPOINTS
+from kbs.policy.rego_sources import CAPABILITIES
 
 TIMEOUT: Final = 10  # seconds per step, of the clock and of CPU
 _ADDRESS_SPACE: Final = 4 << 20  # KiB; the Go runtime reserves far more than it uses

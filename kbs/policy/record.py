@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from kbs.errors import StorageUnavailable
 from kbs.policy.engine import Policy, PolicyKind
-from kbs.policy.library import sha256_hex
+from kbs.policy.rego_sources import sha256_hex
 from kbs.storage.model import Entry, Record
 
 REMOVED: Final = "removed"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from kbs.errors import PolicyBroken
 from kbs.policy.engine import Policy, PolicyKind
-from kbs.policy.library import CAPABILITIES, modules, policies_folder, sha256_hex
+from kbs.policy.rego_sources import CAPABILITIES, modules, policies_folder, sha256_hex
 
 MANIFEST: Final = "manifest.json"
 

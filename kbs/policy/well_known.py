@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import sha256_hex
+from kbs.policy.rego_sources import sha256_hex
 
 
 @dataclass(frozen=True, slots=True)

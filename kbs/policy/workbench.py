@@ -20,10 +20,10 @@ import re2
 from kbs.errors import PolicyUnacceptable
 from kbs.policy.compile import decode_text, errors_of, opa_message
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import CAPABILITIES, modules, policies_folder
 from kbs.policy.lint.errors import UNSAFE
 from kbs.policy.opa_command import TEXT_NAME, OpaCommand, write_modules
 from kbs.policy.outcome import ENTRYPOINTS
+from kbs.policy.rego_sources import CAPABILITIES, modules, policies_folder
 
 TESTS_NAME: Final = "policy_test.rego"
 _DATA: Final = "data.json"

@@ -30,7 +30,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kbs.client.admin import AdminClient
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 
 CLIENTS = (1, 8, 32)
 TARGET = 35.0  # signatures a handshake, at most

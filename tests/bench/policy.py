@@ -35,7 +35,7 @@ from rich.table import Table
 
 from kbs import strict_json
 from kbs.policy.engine import Policy, PolicyEngine
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from rvps.model import Snapshot

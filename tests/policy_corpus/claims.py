@@ -10,7 +10,7 @@ from typing import Any
 
 from kbs.attestation.model import Binding, Evidence, VerifierOptions
 from kbs.errors import EvidenceRejected
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 from kbs.protocol.tee import Tee
 from tests.fakes import case_files
 from tests.kbs.attestation.dcap.quotes import collateral, quote, time_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kbs.errors import ConfigInvalid
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 
 ANYTHING: Final = "*"
 """In the catalogue: a member whose inside is the guest's, or of many forms."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import IMPORTABLE
 from kbs.policy.lint.model import LintFinding, found
 from kbs.policy.lint.tree import (
     COMPREHENSIONS,
@@ -25,6 +24,7 @@ from kbs.policy.lint.tree import (
     walk,
 )
 from kbs.policy.outcome import TRUST_CLAIM_NAMES
+from kbs.policy.rego_sources import IMPORTABLE
 
 RESULTS: Final = {PolicyKind.EVIDENCE: "trust_claims", PolicyKind.RESOURCE: "allow"}
 """The rule that a policy of each kind is asked for."""

@@ -11,8 +11,8 @@ import pytest
 from kbs.errors import PolicyBroken
 from kbs.policy import build
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import policies_folder
 from kbs.policy.opa_command import OpaCommand
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from tests.probe_policies import FOLDER, compiled
 

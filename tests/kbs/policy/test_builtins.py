@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from kbs.errors import PolicyBroken
 from kbs.policy import builtins, go_text, rego_values
-from kbs.policy.library import CAPABILITIES
 from kbs.policy.opa_command import OpaCommand
+from kbs.policy.rego_sources import CAPABILITIES
 from kbs.policy.rego_values import RegoSet, ValueRefused
 from kbs.policy.relocate import relocate
 from kbs.policy.wasm_instance import WasmInstance, WasmModule, new_engine

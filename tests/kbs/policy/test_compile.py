@@ -10,7 +10,7 @@ import pytest
 from kbs.errors import PolicyCompilerMissing, PolicyUnacceptable
 from kbs.policy.compile import MAX_SIZE, Compiler, decode_text, offered_functions
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from tests.kbs.policy.support import NOW, REQUEST, document

@@ -11,9 +11,9 @@ import pytest
 
 from kbs.attestation.appraisal import tier
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import modules, policies_folder
 from kbs.policy.lint.claims import Catalogue, Unknown, catalogue
 from kbs.policy.opa_command import OpaCommand, write_modules
+from kbs.policy.rego_sources import modules, policies_folder
 from kbs.policy.workbench import fixture_data
 from kbs.protocol.tee import Tee
 from tests import policy_fixtures

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 from tests.check_policies import SAMPLES, checks, library_modules
 
 pytestmark = pytest.mark.opa

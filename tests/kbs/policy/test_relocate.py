@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kbs.errors import PolicyBroken
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.relocate import check_relocated, relocate
 
 

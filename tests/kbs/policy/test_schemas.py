@@ -19,7 +19,7 @@ from kbs.errors import PolicyBroken
 from kbs.policy import outcome
 from kbs.policy.decisions import DecisionInput, _line
 from kbs.policy.engine import Finding, PolicyKind
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from kbs.policy.workbench import fixture_data

@@ -17,7 +17,7 @@ import pytest
 from kbs.attestation.appraisal import status, tier
 from kbs.attestation.model import Tier
 from kbs.policy.engine import EvidenceVerdict, Finding, Policy
-from kbs.policy.library import policies_folder
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from rvps.model import Snapshot

@@ -14,8 +14,8 @@ from kbs.policy.candidates import Candidates
 from kbs.policy.compile import Compiler
 from kbs.policy.decisions import DecisionInputs
 from kbs.policy.engine import EvidenceVerdict, Finding, Policy, PolicyKind
-from kbs.policy.library import sha256_hex
 from kbs.policy.record import encoded
+from kbs.policy.rego_sources import sha256_hex
 from kbs.policy.scope import Scopes
 from kbs.policy.shipped import Shipped
 from kbs.policy.store import Change, PolicyStore

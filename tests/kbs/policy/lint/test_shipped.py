@@ -8,8 +8,8 @@ import pytest
 
 from kbs.policy.compile import Compiler
 from kbs.policy.engine import PolicyKind
-from kbs.policy.library import policies_folder
 from kbs.policy.lint import Severity
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.well_known import BY_DIGEST
 
