@@ -1,4 +1,4 @@
-"""Where the shipped policies lie, and the Rego modules that every policy of a kind is compiled with."""
+"""Where the shipped policies lie, and the Rego sources that every policy of a kind is compiled with."""
 
 from __future__ import annotations
 
