@@ -91,8 +91,9 @@ def test_what_is_not_a_message_is_refused(broken: dict[str, Any]) -> None:
 
 
 def test_a_missing_extractor_names_what_is_read() -> None:
-    with pytest.raises(StatementUnacceptable, match=r"Could not find extractor for swid: this service reads sample"):
-        messages.read(message(type="swid"), AT)
+    wanted = r"Could not find extractor for spdx: this service reads corim, sample, swid"
+    with pytest.raises(StatementUnacceptable, match=wanted):
+        messages.read(message(type="spdx"), AT)
 
 
 def test_unknown_members_are_ignored_and_absent_ones_take_their_default() -> None:
