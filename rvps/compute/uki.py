@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import BinaryIO, Final
 
 from rvps.compute import pe
@@ -96,18 +96,18 @@ def image_events(
         ArtifactUnusable: the file became shorter.
         OSError: the file does not read.
     """
-    return list(_events(((name, pe.memory(file, section)) for name, section in sections.items()), bank, progress))
-
-
-def content_events(contents: Mapping[bytes, bytes], bank: str) -> list[Event]:
-    """PCR 11 of an image with these sections, whatever their order: what an image that is not built yet will show.
-
-    Raises:
-        ArtifactUnusable: a section that systemd-stub does not know.
-    """
-    if unknown := [name for name in contents if name not in SECTIONS]:
-        raise ArtifactUnusable(f"systemd-stub knows no section {unknown[0].decode('ascii', 'replace')}")
-    return list(_events(((name, [contents[name]]) for name in SECTIONS if name in contents), bank, None))
+    events = []
+    for name, section in sections.items():
+        if name == _NOT_MEASURED:
+            continue
+        events.append(measured(KERNEL_IMAGE, name + b"\0", f"name {name.decode()}", bank))
+        running = hashlib.new(bank)
+        for piece in pe.memory(file, section):
+            running.update(piece)
+            if progress is not None:
+                progress(len(piece))
+        events.append(Event(KERNEL_IMAGE, running.digest(), f"section {name.decode()}"))
+    return events
 
 
 def text_of(file: BinaryIO, section: pe.Section, limit: int = 64 << 10) -> str:
@@ -126,18 +126,3 @@ def text_of(file: BinaryIO, section: pe.Section, limit: int = 64 << 10) -> str:
 
 def _beginning(section: pe.Section) -> tuple[int, int]:
     return section.offset, min(section.size, 4096)
-
-
-def _events(
-    contents: Iterable[tuple[bytes, Iterable[bytes]]], bank: str, progress: Callable[[int], None] | None
-) -> Iterator[Event]:
-    for name, content in contents:
-        if name == _NOT_MEASURED:
-            continue
-        yield measured(KERNEL_IMAGE, name + b"\0", f"name {name.decode()}", bank)
-        running = hashlib.new(bank)
-        for piece in content:
-            running.update(piece)
-            if progress is not None:
-                progress(len(piece))
-        yield Event(KERNEL_IMAGE, running.digest(), f"section {name.decode()}")

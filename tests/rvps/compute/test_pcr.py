@@ -36,7 +36,7 @@ def test_boot_applications_as_a_real_machine_logged_them() -> None:
     assert [event.digest for event in events] == digests
 
 
-@pytest.mark.parametrize("line", ["", "set root=x", "grub_cmd:x", "grub_cmd: a\0b", "grub_cmd: \udc80"])
+@pytest.mark.parametrize("line", ["", "set root=x", "grub_cmd:x", "grub_cmd: a\0b", "grub_cmd: \udc80"], ids=range(5))
 def test_lines_that_grub_does_not_log(line: str) -> None:
     with pytest.raises(ArtifactUnusable, match="line 2"):
         list(pcr.grub_commands(["grub_cmd: a", line], "sha256"))
@@ -52,7 +52,7 @@ def test_phases_are_measured_without_an_end() -> None:
     assert event.digest == hashlib.sha384(b"ready").digest()
 
 
-@pytest.mark.parametrize("text", ["", "  \t ", "a\0b", "x" * 70_000])
+@pytest.mark.parametrize("text", ["", "  \t ", "a\0b", "x" * 70_000], ids=["empty", "blank", "NUL", "long"])
 def test_command_lines_that_no_stub_measures(text: str) -> None:
     with pytest.raises(ArtifactUnusable):
         pcr.stub_command_line(text, "command line", "sha256")
