@@ -17,6 +17,7 @@ from kbs.cli.output import click_echo, console, print_json, print_table, printab
 from kbs.client.admin import AdminClient
 from kbs.client.policy_tools import PolicyToolClient
 from kbs.policy.engine import PolicyKind
+from kbs.policy.store import RESOURCE_POLICY_ID
 
 FINDING_COLUMNS: Final = ("ok", "rule", "claim", "seen", "expected", "reference value")
 _SHOWN: Final = 16  # hex digits of a digest
@@ -57,8 +58,10 @@ def _scenario(admin: AdminClient, question: DecisionQuestion, answer: Mapping[st
     if kind is PolicyKind.EVIDENCE and len(evaluations) > 1:
         parts = ", ".join(each["part"] for each in evaluations)
         raise click.UsageError(f"--save takes one part of the evidence: say --part, one of {parts}")
-    wanted = [each for each in evaluations if each["policy_id"] == question.policy_id] or evaluations
-    found = wanted[0]
+    replaced = question.policy_id or (None if question.text is None else RESOURCE_POLICY_ID)
+    wanted = [each for each in evaluations if each["policy_id"] == replaced]
+    denying = [each for each in evaluations if each["outcome"].get("allow") is False]
+    found = [*wanted, *denying, *evaluations][0]
     text = None if question.text is None else question.text.decode()
     values = {each.name: each.value for each in admin.reference_values() if each.valid}
     return Scenario(

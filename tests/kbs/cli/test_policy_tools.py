@@ -313,3 +313,16 @@ def test_eval_of_a_past_decision(broker: BrokerUnderTest, run: Run, tmp_path: Pa
     saved = tmp_path / "saved.json"
     assert run("policy", "eval", "--decision", attestation, "--save", saved).exit_code == 0
     assert good_json(invoke(None, "policy", "eval", "--file", saved, "--json"))["status"] == "affirming"
+    assert run("policy", "set", "resource", "path:default", "--shipped", "deny-all").exit_code == 0
+    for options, origin in (
+        ((), "affirming"),
+        (("--policy", "allow-all"), "allow-all"),
+        (("--id", "path:default"), "deny-all"),
+    ):
+        assert run("policy", "eval", "--decision", release, *options, "--save", saved).exit_code == 0
+        found = good_json(invoke(None, "policy", "eval", "--file", saved, "--json"))
+        assert found["origin"] == f"shipped:resource/{origin}"
+    broker.use_policy("allow-all")
+    assert run("policy", "eval", "--decision", release, "--save", saved).exit_code == 0
+    found = good_json(invoke(None, "policy", "eval", "--file", saved, "--json"))
+    assert found["origin"] == "shipped:resource/deny-all"  # the one that says no
