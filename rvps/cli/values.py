@@ -15,7 +15,7 @@ from rich.table import Table
 from rvps.cli import grpc_client
 from rvps.cli.connection import NEXT, Broker, Failure, connection, decoded, open_broker, shown
 
-_MAX_MESSAGE: Final = 2 << 20  # bytes
+_MAX_MESSAGE: Final = 12 << 20  # bytes; as much as the services take
 _PATH_NAME: Final = re.compile(
     r"(?!\.{1,2}(/|$))[\w.~!$&'()*+,=:@-]+(/(?!\.{1,2}(/|$))[\w.~!$&'()*+,=:@-]+)*", re.ASCII
 )

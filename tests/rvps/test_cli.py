@@ -190,6 +190,6 @@ def test_loopback_takes_a_token_over_plain_http(tmp_path: Path) -> None:
 
 
 def test_a_message_that_is_too_long_is_not_sent(script: Script, run: Run) -> None:
-    result: Any = run("register", "--file", "-", stdin="x" * (3 << 20))
+    result: Any = run("register", "--file", "-", stdin="x" * (13 << 20))
     assert result.exit_code == 1
     assert script.requests == []
