@@ -1,4 +1,4 @@
-"""`make policy-corpus`: everything against everything. Ends non-zero when the engines disagree once."""
+"""`make policy-corpus`: everything against everything. Ends non-zero when the engines disagree, or when time is up."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make policy-corpus", description=__doc__)
     parser.add_argument("--mutations", type=int, default=20, help="of each claim set, for each policy")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=30, help="after which no further policy is begun")
     parser.add_argument("--policy", action="append", help="only these, such as evidence/cpu")
     options = parser.parse_args()
     opa = find_opa()
@@ -51,7 +52,12 @@ def main() -> int:
     shipped, report, started = Shipped.load(), Report(), time.monotonic()
     claim_sets, token_claims = everything(), tokens()
     wasm = WasmEngine(lambda: NOW)
-    for name in options.policy or shipped.names():
+    names = options.policy or shipped.names()
+    left_out: list[str] = []
+    for name in names:
+        if time.monotonic() - started > options.minutes * 60:
+            left_out.append(name)
+            continue
         random, policy, before = Random(f"{options.seed} {name}"), shipped.policy(name), report.asked
         with opa_engine(opa) as server:
             comparison = Comparison(wasm, server, report)
@@ -65,11 +71,13 @@ def main() -> int:
     wasm.close()
     for line in report.wrong[:20]:
         print(f"WRONG {line}")
+    if left_out:
+        print(f"after {options.minutes:g} minutes, not asked: {', '.join(left_out)}")
     print(
         f"{len(claim_sets)} claim sets, {len(token_claims)} tokens, {report.asked} questions to both engines, "
         f"{len(report.wrong)} wrong, {time.monotonic() - started:.0f} s"
     )
-    return 1 if report.wrong else 0
+    return 1 if report.wrong or left_out else 0
 
 
 if __name__ == "__main__":
