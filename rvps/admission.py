@@ -88,6 +88,8 @@ def _statement(view: View, publisher: Publisher, source: Source, content: Conten
 
 def _check_place(view: View, publisher: Publisher, source: Source, content: Content) -> None:
     check_name(content.series)
+    if view.find(source.digest) is not None:
+        raise StatementUnacceptable(f"statement {short(source.digest)} was taken before")
     if publisher.tees is not None and content.tee not in publisher.tees:
         raise StatementUnacceptable(f"publisher {publisher.name!r} may not state values for TEE {content.tee!r}")
     if not 1 <= content.serial <= MAX_SERIAL:
@@ -97,8 +99,6 @@ def _check_place(view: View, publisher: Publisher, source: Source, content: Cont
         raise StatementUnacceptable(
             f"serial {content.serial} of series {content.series!r} is not newer than {line.high}, taken before"
         )
-    if view.find(source.digest) is not None:
-        raise StatementUnacceptable(f"statement {short(source.digest)} was taken before")
 
 
 def _check_names(publisher: Publisher, content: Content) -> None:

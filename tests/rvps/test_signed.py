@@ -75,6 +75,12 @@ def test_a_signed_statement_is_delivered_and_names_its_publisher(bench: Bench) -
     }
 
 
+def test_the_same_message_again_is_told_apart_from_an_older_serial(bench: Bench) -> None:
+    bench.submit("acme/1", stating(1, GOOD))
+    with pytest.raises(StatementUnacceptable, match=rf"statement {digest(stating(1, GOOD))[:16]} was taken before"):
+        bench.submit("acme/1", stating(1, GOOD))
+
+
 def test_register_takes_signed_messages_too_and_a_bad_signature_counts_whoever_sends_it(bench: Bench) -> None:
     assert len(bench.provider.register(message("acme/1", stating(1, GOOD)), issuer=ALICE, at=AT)) == 2
     with pytest.raises(SignatureRefused):
@@ -159,7 +165,7 @@ def test_serials_never_go_back_not_even_after_pruning_and_restart(bench: Bench) 
     assert len(bench.store.statements()) <= KEPT_STATEMENTS + 2
     for serial in (1, last - 1):
         with pytest.raises(StatementUnacceptable, match=f"not newer than {last - 1}"):
-            again.submit("acme/1", stating(serial, {"snp_x": serial}))
+            again.submit("acme/1", stating(serial, {"snp_x": "again"}))
     assert again.values() == {}
     again.submit("acme/1", stating(last, {"snp_x": "new"}))
     assert again.values() == {"snp_x": "new"}
