@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from rvps import value_set
+from rvps import signing, value_set
 from rvps.errors import StatementUnacceptable
-from rvps.intake import in_toto, slsa
+from rvps.intake import INTAKES, in_toto, slsa
 from rvps.intake.in_toto import Attested
 from rvps.intake.model import Content
-from rvps.publishers import ProvenanceRules, Publisher, SigstoreTrust, Trust
+from rvps.messages import read_payload
+from rvps.publishers import ProvenanceRules, Publisher, SigstoreTrust, Trust, gather
 from rvps.value_set import Artifact, ValueSet
+from tests.fakes import sigstore as fakes
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 REPOSITORY = "https://github.com/acme/guest"
@@ -228,6 +230,25 @@ def test_the_certificate_names_the_same_commit() -> None:
     assert read(provenance(), commit=COMMIT).serial
     with pytest.raises(StatementUnacceptable, match="another commit"):
         read(provenance(), commit="00" * 20)
+
+
+def test_a_file_with_the_bundle_of_the_workflow_that_made_it() -> None:
+    ours, intake = fakes.Sigstore(), INTAKES["sigstore-bundle"]
+    trust = SigstoreTrust(ours.trusted_root(), fakes.ISSUER, RULES.builder, source_repository=REPOSITORY)
+    publishers = gather(
+        [Publisher("acme", frozenset({"sigstore-bundle"}), ("mr_",), Trust(sigstore=trust), provenance=RULES)]
+    )
+
+    def received(commit: str) -> Any:
+        statement = copy.deepcopy(provenance())
+        definition(statement)["resolvedDependencies"][0]["digest"]["gitCommit"] = commit
+        bundle = ours.bundle(json.dumps(statement).encode())
+        message = json.loads(signing.message(bundle, "sigstore-bundle", FLAT))
+        return intake.extract(intake.verify(read_payload(message), publishers, fakes.SIGNED), fakes.SIGNED)
+
+    assert received(fakes.COMMIT).values["mr_td"] == ["aa"]
+    with pytest.raises(StatementUnacceptable, match="another commit"):
+        received("00" * 20)
 
 
 def test_exact_builders_and_types_of_keyless_publishers() -> None:
