@@ -12,16 +12,14 @@ from pathlib import Path
 
 import click.testing
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from rvps import cli
 from rvps.cli import imports, verification
 from rvps.cli.compute import manifests
-from rvps.manifests import rim
 from tests.architecture.documents import ROOT, blocks, text_of
 
 VECTORS = ROOT / "tests/vectors/rvps"
+PINNED = ROOT / "kbs/attestation/endorsements/roots/nvidia_corim_signing_root_ca.pem"
 AT = datetime(2025, 6, 1, tzinfo=UTC)
 RECORDS = [
     {"name": "svn", "expired": "2024-01-01T00:00:00Z", "hash-value": [{"alg": "sha384", "value": "1"}]},
@@ -30,11 +28,8 @@ RECORDS = [
 
 
 def _prepare(folder: Path, publishers: str) -> None:
-    document = base64.b64decode((VECTORS / "swid/test-rim.b64").read_bytes())
-    *_, root = rim.parse(document).iter("{http://www.w3.org/2000/09/xmldsig#}X509Certificate")
-    certificate = x509.load_der_x509_certificate(base64.b64decode(root.text))
-    (folder / "vbios.xml").write_bytes(document)
-    (folder / "nvidia-rim-root.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "vbios.xml").write_bytes(base64.b64decode((VECTORS / "swid/test-rim.b64").read_bytes()))
+    shutil.copyfile(PINNED, folder / "nvidia-rim-root.pem")
     (folder / "publishers.toml").write_text(publishers)
     (folder / "reference-values.json").write_text(json.dumps(RECORDS))
     shutil.copyfile(VECTORS / "corim/unsigned-example-corim.cbor", folder / "acme.corim")
