@@ -219,10 +219,10 @@ class GrpcServer:
 
     Args:
         address: HOST:PORT; port 0 takes a free one, see `port`.
-        tls: certificate and key, PEM; None: plain.
+        tls: certificate and key, PEM, which were seen to load; None: plain.
 
     Raises:
-        SettingsUnacceptable: the address is in use or not ours, or the certificate and its key do not load.
+        SettingsUnacceptable: the address is in use or not ours.
     """
 
     def __init__(
@@ -269,8 +269,5 @@ class GrpcServer:
 
 
 def _credentials(tls: tuple[Path, Path]) -> grpc.ServerCredentials:
-    try:
-        certificate, key = (path.read_bytes() for path in tls)
-    except OSError as err:
-        raise SettingsUnacceptable(f"{err.filename}: {err.strerror}") from err
+    certificate, key = (path.read_bytes() for path in tls)
     return grpc.ssl_server_credentials([(key, certificate)])

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -64,32 +65,36 @@ class Service:
         """
         self._options = options
         self._clock = clock
+        self._end = threading.Event()
+        self._metrics = Metrics(options.switches())
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rest")
         directory = open_directory(options.data)
+        publishers = PublishersOnDisk(directory.publishers, required=False)
         try:
             self._store = SqliteStore(directory.database)
         except Unavailable as err:
             raise SettingsUnacceptable(str(err)) from err
-        self._provider = embedded(
-            self._store,
-            conflict=Conflict,
-            unavailable=Unavailable,
-            publishers=PublishersOnDisk(directory.publishers, required=False),
-        )
-        self._metrics = Metrics(options.switches())
-        reception = Reception(self._provider, clock, options.insecure_unsigned)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rest")
-        self._end = threading.Event()
-        self._rest: HttpServer | None = None
-        self.rest_port: int | None = None
+        self._provider = embedded(self._store, conflict=Conflict, unavailable=Unavailable, publishers=publishers)
+        try:
+            self._listen(directory)
+        except SettingsUnacceptable:
+            self._store.close()
+            raise
+
+    def _listen(self, directory: Directory) -> None:
+        options = self._options
+        reception = Reception(self._provider, self._clock, options.insecure_unsigned)
         self._grpc = GrpcServer(
             options.listen,
             self._tls(options.listen, directory),
             reception=reception,
             directory=directory,
-            clock=clock,
+            clock=self._clock,
             metrics=self._metrics,
         )
         self.grpc_port = self._grpc.port
+        self._rest: HttpServer | None = None
+        self.rest_port: int | None = None
         if options.rest_listen is not None:
             self._rest = self._http(options.rest_listen, reception, directory)
 
@@ -119,23 +124,20 @@ class Service:
             metrics=self._metrics,
             insecure=self._options.switches(),
         )
+        tls = self._tls(address, directory)
         listening = bind(*split_address(address))
         self.rest_port = listening.getsockname()[1]
-        try:
-            return HttpServer(Application(web, self._threads), listening, self._tls(address, directory))
-        except (OSError, ValueError) as err:
-            listening.close()
-            raise SettingsUnacceptable(f"the TLS certificate or its key does not load: {err}") from err
+        return HttpServer(Application(web, self._threads), listening, tls)
 
     def _tls(self, address: str, directory: Directory) -> tuple[Path, Path] | None:
         """Plain on loopback, unless a certificate was given; elsewhere only with the option that says so."""
-        if self._options.tls is not None:
-            return self._options.tls
         host, _ = split_address(address)
+        if self._options.tls is not None:
+            return _loadable(self._options.tls)
         if self._options.insecure_http or is_loopback(host):
             return None
         names = [*self._options.names, socket.gethostname(), *([] if _is_any(host) else [host])]
-        return tls_files(directory.path, names, self._clock())
+        return _loadable(tls_files(directory.path, names, self._clock()))
 
     def _look_after(self) -> None:
         rounds = 0
@@ -175,6 +177,21 @@ def serve(options: Options, clock: Clock, ready: Callable[[Service], None]) -> N
     end.wait()
     _LOG.info("stopping")
     service.stop()
+
+
+def _loadable(files: tuple[Path, Path]) -> tuple[Path, Path]:
+    """Certificate and key, which load and belong together.
+
+    Raises:
+        SettingsUnacceptable: they do not.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
+    except ssl.SSLError as err:
+        raise SettingsUnacceptable(f"{files[0]} and {files[1]}: not a PEM certificate and its unencrypted key") from err
+    except OSError as err:
+        raise SettingsUnacceptable(f"{files[0]}, {files[1]}: {err.strerror}") from err
+    return files
 
 
 def split_address(address: str) -> tuple[str, int]:
