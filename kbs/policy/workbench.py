@@ -63,7 +63,8 @@ class Coverage:
 
 
 def fixture_data(folder: Path | None = None) -> dict[str, Any]:
-    """The data that tests find: `data.fixtures.<tee>.<variant>`, `data.references.<tee>`, `data.tokens.<tee>.good`.
+    """The data that tests find: `data.fixtures.<tee>.<variant>`, `data.references.<tee>`, `data.tokens.<tee>.good`, and
+    `data.reference_sets.<tee>`: the same reference values as one compound set, of the release `good`.
 
     Raises:
         OSError: the installation lacks them.
@@ -71,7 +72,14 @@ def fixture_data(folder: Path | None = None) -> dict[str, Any]:
     root = (folder or policies_folder()) / "fixtures"
     read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("*.json"))}
     fixtures = {name: variants for name, variants in read.items() if name not in _NOT_FIXTURES}
-    return {"fixtures": fixtures, "references": read["references"], "tokens": read["tokens"]}
+    releases = {tee: {**values, "release": "good"} for tee, values in read["references"].items()}
+    sets = {tee: {name: [release] for name in release} for tee, release in releases.items()}
+    return {
+        "fixtures": fixtures,
+        "references": read["references"],
+        "reference_sets": sets,
+        "tokens": read["tokens"],
+    }
 
 
 @dataclass(frozen=True, slots=True)

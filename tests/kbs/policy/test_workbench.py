@@ -9,6 +9,7 @@ import pytest
 from kbs.errors import PolicyCompilerMissing, PolicyUnacceptable
 from kbs.policy.engine import PolicyKind
 from kbs.policy.opa_command import OpaCommand
+from kbs.policy.rego_sources import policies_folder
 from kbs.policy.workbench import Coverage, Workbench
 
 E, R = PolicyKind.EVIDENCE, PolicyKind.RESOURCE
@@ -163,3 +164,27 @@ def test_trace_shows_rules_and_reference_values(bench: Workbench) -> None:
 def test_without_opa_it_says_how_to_get_it() -> None:
     with pytest.raises(PolicyCompilerMissing, match="kbs opa install"):
         Workbench(OpaCommand(Path("/nonexistent/opa"))).format(POLICY)
+
+
+@pytest.mark.opa
+def test_compound_sets_are_there_for_tests(opa: Path) -> None:
+    text = (policies_folder() / "evidence/same-release.rego").read_bytes()
+    tests = """package mine_test
+
+import data.policy
+
+good := [tee |
+	some tee, sets in data.reference_sets
+	claims := policy.trust_claims with input as data.fixtures[tee].good with data.kbs.reference_sets as sets
+	claims.executables in [3, 4]
+]
+
+test_good if {"snp", "tdx", "nitro", "cca", "csv"} - {tee | some tee in good} == set()
+
+test_alone if {
+	claims := policy.trust_claims with input as data.fixtures.snp.good with data.kbs.reference as data.references.snp
+	claims.executables == 33
+}
+"""
+    outcomes = Workbench(OpaCommand(opa)).test(PolicyKind.EVIDENCE, text, tests.encode())
+    assert [outcome.passed for outcome in outcomes] == [True, True]
