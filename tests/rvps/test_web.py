@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from rvps import rest
+from rvps import rest, signing
 from rvps.client import embedded
 from rvps.directory import Directory, Token
 from rvps.metrics import Metrics
+from rvps.publishers import NOBODY, Publisher, Publishers, Trust, gather
 from rvps.reception import Reception
 from rvps.rest import Answer
+from rvps.value_set import ValueSet
 from rvps.web import Request, Web
 from tests.rvps.memory_store import Conflict, MemoryStore, Unavailable
 from tests.rvps.test_service import AT, SECOND, sample
@@ -28,10 +32,10 @@ LIST = V0 + "admin/reference-values"
 class Client:
     """Asks a `Web` over a store in memory."""
 
-    def __init__(self, *, insecure_unsigned: bool = False) -> None:
+    def __init__(self, *, insecure_unsigned: bool = False, publishers: Publishers = NOBODY) -> None:
         self.at = AT
         self.store = MemoryStore()
-        self.provider = embedded(self.store, conflict=Conflict, unavailable=Unavailable)
+        self.provider = embedded(self.store, conflict=Conflict, unavailable=Unavailable, publishers=lambda: publishers)
         self.metrics = Metrics(["--insecure-unsigned"] if insecure_unsigned else [])
         self.web = Web(
             reception=Reception(self.provider, lambda: self.at, insecure_unsigned),
@@ -211,3 +215,43 @@ def test_tokens_and_values_are_not_logged(client: Client, caplog: pytest.LogCapt
     assert record.__dict__["members"]["sender"].startswith("admin:local#")
     assert ADMIN not in str(record.__dict__)
     assert "value-not-in-log" not in str(record.__dict__)
+
+
+def test_a_signed_statement_needs_no_token_and_a_revocation_ends_it() -> None:
+    key = signing.new_key("ed25519")
+    public = load_pem_public_key(key.public_pem)
+    assert isinstance(public, Ed25519PublicKey)
+    acme = Publisher("acme", frozenset({"dsse"}), ("acme/",), Trust(keys=(public,)))
+    client = Client(publishers=gather([acme]))
+
+    def signed(name: str, serial: int, by: signing.SigningKey = key) -> tuple[bytes, str]:
+        text = signing.values_statement(ValueSet("guest", {name: ["1"]}), serial=serial, expires=AT + 60 * SECOND)
+        return signing.message(signing.sign(text, by)), signing.digest_of(text)
+
+    message, digest = signed("acme/kernel", 2)
+    status, done = client.ask("POST", LIST + "/submit", message, token=None)
+    assert (status, done["does"], done["status"]["state"], done["status"]["digest"]) == (
+        200,
+        "statement",
+        "active",
+        digest,
+    )
+    assert client.ask("GET", V0 + "reference-value/acme/kernel", token=None) == (200, ["1"])
+    for refused in (
+        signed("acme/kernel", 1),
+        signed("else/kernel", 3),
+        signed("acme/kernel", 3, signing.new_key("ed25519")),
+    ):
+        assert client.ask("POST", LIST + "/submit", refused[0], token=None)[0] == 422
+        assert client.ask("POST", V0 + "reference-value", refused[0], token=None)[0] == 422
+    assert client.ask("POST", V0 + "reference-value", signed("acme/kernel", 4)[0], token=None) == (200, None)
+    raw = client.raw("GET", f"{LIST}/messages/{done['status']['steps'][0]['message']}")
+    assert raw.content_type == "application/octet-stream"
+    assert [each["state"] for each in client.ask("GET", LIST + "/statements")[1]] == ["active", "superseded"]
+    assert len(client.ask("GET", LIST + "/statements?state=active")[1]) == 1
+    newest = signed("acme/kernel", 4)[1]
+    end = signing.message(signing.sign(signing.revocation_statement(newest, "stolen"), key))
+    assert client.ask("POST", LIST + "/submit", end, token=None)[1]["does"] == "revocation"
+    assert client.ask("GET", f"{LIST}/statements/{newest}")[1]["state"] == "revoked"
+    snapshot = json.loads(client.raw("GET", LIST + "/snapshot", token=BROKER).body)
+    assert "acme/kernel" not in snapshot["values"]
