@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from rvps.store import KEPT_STATEMENTS
 from rvps.strict_json import encode
 from rvps.view import KEPT_PER_SERIES
 from tests.rvps.fake_intake import KIND, FakeIntake, approver, digest, everybody, message, publisher, stating
-from tests.rvps.memory_store import Conflict, MemoryStore, Unavailable
+from tests.rvps.memory_store import Conflict, MemoryStore, Stored, Unavailable
 from tests.rvps.test_service import ALICE, AT, SECOND, sample
 
 PUBLISHERS = everybody(
@@ -31,6 +31,32 @@ PUBLISHERS = everybody(
     approver("x"),
     approver("y"),
 )
+
+
+class LockedStore(MemoryStore):
+    """For several threads: each call is whole, as it is in a real store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def get(self, namespace: str, key: str, version: int | None = None) -> Stored | None:
+        with self.lock:
+            return super().get(namespace, key, version)
+
+    def put(
+        self, namespace: str, key: str, value: bytes, *, meta: Mapping[str, str], expected: int | None = None
+    ) -> int:
+        with self.lock:
+            return super().put(namespace, key, value, meta=meta, expected=expected)
+
+    def delete(self, namespace: str, key: str, *, expected: int | None = None) -> bool:
+        with self.lock:
+            return super().delete(namespace, key, expected=expected)
+
+    def entries(self, namespace: str, prefix: str = "") -> Sequence[Stored]:
+        with self.lock:
+            return super().entries(namespace, prefix)
 
 
 class Bench:
@@ -458,7 +484,7 @@ def test_a_crash_while_old_statements_are_removed_is_made_good(bench: Bench) -> 
 
 
 def test_a_thousand_racing_writers_lose_no_update() -> None:
-    store = MemoryStore()
+    store = LockedStore()
     benches = [Bench(store), Bench(store)]
     taken: list[int] = []
 
@@ -483,7 +509,7 @@ def test_a_thousand_racing_writers_lose_no_update() -> None:
 
 
 def test_one_serial_is_taken_once_by_racing_writers() -> None:
-    store = MemoryStore()
+    store = LockedStore()
     benches = [Bench(store), Bench(store)]
     done: list[str] = []
 
