@@ -104,6 +104,14 @@ def _settings_text(
         lines.append("insecure_sample = true    # software TEE: anyone can forge its evidence")
     if insecure_test_root is not None:
         lines.append(f'insecure_test_root = "{insecure_test_root}"    # make-believe vendors: who has it can forge')
+    lines += [
+        "",
+        "# Reference values are kept here, unless a service of its own has them (docs/reference-values/service.md):",
+        "# [references]",
+        '# url = "https://rvps.example:50004"',
+        '# token_file = "rvps-token"   # copy of its broker-token',
+        '# ca_file = "rvps-ca.pem"     # copy of its tls/ca.pem',
+    ]
     return "\n".join(lines) + "\n"
 
 
