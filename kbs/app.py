@@ -30,6 +30,7 @@ from kbs.admin.authentication import (
 from kbs.admin.authorization import Acl, Roles
 from kbs.admin.decision_evaluation import DecisionEvaluation
 from kbs.admin.policy_tools import PolicyTools
+from kbs.admin.reference_use import ReferenceUse
 from kbs.admin.revocations import Revocations
 from kbs.admin.what_if import WhatIf
 from kbs.attestation.ear import EarSettings
@@ -44,7 +45,7 @@ from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
 from kbs.errors import ConfigInvalid
 from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
-from kbs.plugins.model import Plugin
+from kbs.plugins.model import Plugin, PluginContext
 from kbs.plugins.resource import ResourcePlugin
 from kbs.policy.candidates import Candidates
 from kbs.policy.compile import Compiler
@@ -56,6 +57,7 @@ from kbs.policy.scope import Scopes
 from kbs.policy.shipped import Shipped
 from kbs.policy.store import RESOURCE_POLICY_ID, PolicyStore
 from kbs.policy.wasm import WasmEngine, nanoseconds
+from kbs.protocol.version import spoken_from
 from kbs.release.policies import ResourcePolicies
 from kbs.release.service import Release
 from kbs.secret import Secret
@@ -85,6 +87,7 @@ from kbs.web.metrics import Metrics
 from kbs.web.model import Listener
 from rvps.client import ReferenceValueProvider, RemoteProvider
 from rvps.errors import ProviderUnavailable
+from rvps.expiry import ExpiryWatch
 
 AUDIT_ORIGIN = "kbs/audit"
 _WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
@@ -106,6 +109,7 @@ class Broker:
     metrics: Metrics
     clock: Clock
     inputs: DecisionInputs
+    expiry: ExpiryWatch
 
     def flask(self) -> Flask:
         """The whole service as a WSGI application."""
@@ -134,6 +138,7 @@ class Broker:
         """
         with suppress(ProviderUnavailable):  # guests will be told, and the next round asks again
             self.references.snapshot(self.clock())
+        self.expiry.look(self.clock())
         for kind, policy_id in _WARM:
             self.engine.prepare(self.policies.active(kind, policy_id))
 
@@ -163,10 +168,11 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
     handshake_store = _handshake_store(data, settings, sealing)
     engine = _engine(settings, clock)
     compiler = _compiler(settings, clock)
+    shipped = Shipped.load()
     policies = PolicyStore(
         store,
         compiler,
-        Shipped.load(),
+        shipped,
         policy_set=settings.policy.set,
         scopes=Scopes(settings.policy.tenants),
     )
@@ -194,6 +200,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         issuer=TokenIssuer(ring, IssuerSettings(name=issuer_name), clock),
         acceptor=acceptor,
         enabled=frozenset(verifiers),
+        spoken=spoken_from(settings.protocol.minimum_version),
         challenge_ttl=timedelta(seconds=settings.handshake.challenge_ttl_seconds),
         token_life=token_life,
         ear=EarSettings(eat_profile=settings.token.eat_profile, developer=settings.token.developer),
@@ -202,7 +209,9 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         random=os.urandom,
     )
     plugins: dict[str, Plugin] = {
-        name: factory(store, clock)
+        name: factory(
+            PluginContext(store, clock, os.urandom, data, settings.plugins.options.get(name, {}), settings.resource)
+        )
         for name, factory in extensions.load("kbs.plugins", settings.plugins.enabled).items()
     }
     release = Release(
@@ -246,7 +255,9 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
                     engine,
                     DecisionEvaluation(policies, engine, compiler, inputs, references, clock, audit.find),
                 ),
-                references=ReferenceRoutes(references, clock),
+                references=ReferenceRoutes(
+                    references, ReferenceUse(policies, engine, inputs, references, clock, shipped), clock
+                ),
                 resources=ResourceRoutes(resource) if isinstance(resource, ResourcePlugin) else None,
                 plugins=plugins,
                 service=ServiceRoutes(find=audit.find, revocations=revocations, mint=mint, status=status),
@@ -262,7 +273,18 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         random=os.urandom,
     )
     return Broker(
-        settings, dispatcher, audit, store, handshake_store, policies, engine, references, metrics, clock, inputs
+        settings,
+        dispatcher,
+        audit,
+        store,
+        handshake_store,
+        policies,
+        engine,
+        references,
+        metrics,
+        clock,
+        inputs,
+        ExpiryWatch(references, metrics.show_expiry),
     )
 
 

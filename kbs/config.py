@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import cattrs
@@ -20,6 +20,7 @@ from cattrs.errors import ClassValidationError
 
 from kbs.errors import ConfigInvalid
 
+_T = TypeVar("_T")
 _PREFIX = "KBS__"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")  # as in kbs.protocol.resource_path
@@ -53,6 +54,13 @@ class HandshakeSettings:
     """The RCAR handshake."""
 
     challenge_ttl_seconds: int = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolSettings:
+    """The guest protocol."""
+
+    minimum_version: Literal["0.1.0", "0.1.1", "0.2.0", "0.4.0"] = "0.1.0"  # oldest that is spoken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +150,24 @@ class PluginSettings:
     """What may be released; each name is an entry point `kbs.plugins`."""
 
     enabled: tuple[str, ...] = ("resource",)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # per plugin; it checks its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedSettings:
+    """Resources that come into being when an allowed guest first asks for them."""
+
+    path: str  # repository/type/tag; each may be `*`
+    bytes: int = 32
+    encoding: Literal["raw", "base64", "hex"] = "raw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceSettings:
+    """Where resources are beside the broker's own store, and which are made on first use."""
+
+    store: tuple[Mapping[str, Any], ...] = ()  # `prefix`, `type` and what that type of store needs
+    generate: tuple[GeneratedSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +238,7 @@ class Settings:
     """All sections. Relative paths are under the data directory."""
 
     server: ServerSettings = field(default_factory=ServerSettings)
+    protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
     handshake: HandshakeSettings = field(default_factory=HandshakeSettings)
     attestation: AttestationSettings = field(default_factory=AttestationSettings)
     endorsements: EndorsementSettings = field(default_factory=EndorsementSettings)
@@ -219,6 +246,7 @@ class Settings:
     policy: PolicySettings = field(default_factory=PolicySettings)
     references: ReferenceSettings = field(default_factory=ReferenceSettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
+    resource: ResourceSettings = field(default_factory=ResourceSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     keys: KeySettings = field(default_factory=KeySettings)
@@ -274,6 +302,18 @@ def parse(document: Mapping[str, Any]) -> Settings:
         raise ConfigInvalid(f"settings: {problems}") from None
     check(settings)
     return settings
+
+
+def structure(document: Mapping[str, Any], kind: type[_T], where: str) -> _T:
+    """Turn a table that only its reader knows (options of a plugin, of a store) into that reader's own settings.
+
+    Raises:
+        ConfigInvalid: unknown keys, wrong types; the text lists every problem, each with `where`.
+    """
+    try:
+        return _CONVERTER.structure(document, kind)
+    except ClassValidationError as err:
+        raise ConfigInvalid(f"settings: {where}: {'; '.join(_problems(err, ''))}") from None
 
 
 def _overlay(document: dict[str, Any], environment: Mapping[str, str]) -> None:

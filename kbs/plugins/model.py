@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+from kbs.clock import Clock
+from kbs.config import ResourceSettings
+from kbs.protocol.tee_key import TeeKey
 from kbs.secret import Secret
+from kbs.storage.model import KeyValueStore
 
 
 class Access(StrEnum):
@@ -26,11 +32,39 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
+class Guest:
+    """The attested guest that asks, as its verified token describes it.
+
+    claims: shared between requests; not to be changed. tee_key: the answer is sealed to it. expires: of the token.
+    attestation: the token's `jti`, when there is one.
+    """
+
+    claims: Mapping[str, Any] = field(repr=False)
+    claims_json: bytes = field(repr=False)
+    tee_key: TeeKey
+    expires: datetime
+    attestation: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginContext:
+    """What the factory of a plugin may use. options: `[plugins.options.NAME]`, not yet checked. data: the folder that
+    relative paths in the options are under. resource: the section of that name, for the plugin of that name."""
+
+    store: KeyValueStore
+    clock: Clock
+    random: Callable[[int], bytes]
+    data: Path
+    options: Mapping[str, Any]
+    resource: ResourceSettings = field(default_factory=ResourceSettings)
+
+
+@dataclass(frozen=True, slots=True)
 class PluginRequest:
     """One request, after token and policy, or after admin authentication.
 
     segments: the decoded path below the plugin's name. expected: version from `If-Match`, when sent (0: must not
-    exist). author: who writes, for the version's metadata; None for guests.
+    exist). author: who writes, for the version's metadata; None for guests. guest: who asks; None for administrators.
     """
 
     method: str
@@ -39,6 +73,7 @@ class PluginRequest:
     body: bytes = field(repr=False, default=b"")
     expected: int | None = None
     author: str | None = None
+    guest: Guest | None = None
 
 
 @dataclass(frozen=True, slots=True)

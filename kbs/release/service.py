@@ -11,16 +11,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
+from kbs.attestation.ear import PROTOCOL_POINTER, find
 from kbs.audit.events import ReleaseDenied, ReleaseGranted, shortened
 from kbs.audit.gate import Decided
 from kbs.errors import AccessDenied, KbsError, MethodNotAllowed, PluginNotFound, ServerFault, TokenMissing
-from kbs.plugins.model import Access, Plugin, PluginRequest
+from kbs.plugins.model import Access, Guest, Plugin, PluginRequest
 from kbs.policy.engine import Finding
 from kbs.protocol import jwe
 from kbs.protocol.target import Target
+from kbs.protocol.tee_key import KeyAlgorithm
+from kbs.protocol.version import RSA1_5_ONLY
 from kbs.release.policies import Consulted, ResourcePolicies
+from kbs.secret import Secret
 from kbs.tokens.acceptor import AcceptedToken, TokenAcceptor
 
 
@@ -85,8 +89,9 @@ class Release:
         trail.attestation = accepted.attestation
         trail.key = accepted.tee_key.thumbprint
         self._authorize(accepted, request, trail)  # 3
-        answer = plugin.handle(request)  # 4
-        sealed = jwe.seal(accepted.tee_key, answer.payload.reveal(), allow_rsa1_5=self._allow_rsa1_5)  # 5
+        guest = Guest(accepted.claims, accepted.claims_json, accepted.tee_key, accepted.expires, accepted.attestation)
+        answer = plugin.handle(replace(request, guest=guest))  # 4
+        sealed = self._seal(accepted, answer.payload)  # 5
         event = ReleaseGranted(
             decision=trail.decision,
             plugin=trail.plugin,
@@ -101,6 +106,15 @@ class Release:
             peer=trail.peer,
         )
         return Decided((event,), sealed)  # 6
+
+    def _seal(self, accepted: AcceptedToken, payload: Secret) -> bytes:
+        """To the TEE key, in the form that its guest opens; whose token it is says so, wherever the handshake was."""
+        key = accepted.tee_key
+        old_form = False
+        if key.algorithm is KeyAlgorithm.RSA1_5:
+            version = find(accepted.claims, PROTOCOL_POINTER)
+            old_form = isinstance(version, str) and version in RSA1_5_ONLY
+        return jwe.seal(key, payload.reveal(), allow_rsa1_5=self._allow_rsa1_5, old_form=old_form)
 
     def _guest_plugin(self, method: str, target: Target) -> Plugin:
         plugin = self._plugins.get(target.plugin)

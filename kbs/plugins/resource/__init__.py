@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from kbs.clock import Clock
 from kbs.errors import NameNotAllowed, ResourceNotFound
-from kbs.plugins.model import Access, Guard, PluginAnswer, PluginRequest
+from kbs.plugins.model import Access, Guard, PluginAnswer, PluginContext, PluginRequest
 from kbs.protocol.resource_path import ResourcePath
 from kbs.protocol.resource_path import parse as parse_path
 from kbs.secret import Secret
@@ -99,6 +99,6 @@ class ResourcePlugin:
         return PluginAnswer(Secret(record.value), version=record.version)
 
 
-def build(store: KeyValueStore, clock: Clock) -> ResourcePlugin:
+def build(context: PluginContext) -> ResourcePlugin:
     """Entry point `kbs.plugins: resource`."""
-    return ResourcePlugin(store, clock)
+    return ResourcePlugin(context.store, context.clock)
