@@ -69,7 +69,7 @@ class DecisionEvaluation:
 
         Each of these has `policy_id`, `part`, `policy`, `origin`, `recorded` (policy, references, outcome), `outcome`,
         `findings`, and `differences`: members of the outcome, and comparisons by claim, that are others than recorded.
-        For a resource `allow` is what comes out of all of them.
+        For a resource `allow` is what comes out of all of them. With an evidence's input, `reference_sets`: today's.
 
         Raises:
             ResourceNotFound: nothing is kept of this decision. MalformedMessage: no such part, several of them for
@@ -103,7 +103,8 @@ class DecisionEvaluation:
             recorded = self._recorded_findings(each.decision, part=each.part)
             document = self._evaluation(each, policy, policy_id, references, recorded, question)
             found.append({**document, "differences": _differences(each, document, recorded)})
-        return {"subject": "evidence", "evaluations": found}
+        sets = {"reference_sets": distinct_sets(references)} if question.with_input else {}
+        return {"subject": "evidence", "evaluations": found, **sets}
 
     def _authorizations(self, kept: KeptDecision, question: Question) -> dict[str, Any]:
         asked = kept.request or {}
@@ -195,6 +196,12 @@ class DecisionEvaluation:
             return self.references.snapshot(self.clock())
         except ProviderUnavailable as err:
             raise ReferenceValuesUnavailable(str(err)) from err
+
+
+def distinct_sets(references: Snapshot) -> list[Any]:
+    """The compound sets of a snapshot, each once; they lie there under each name that they state."""
+    found = {json.dumps(each): each for named in json.loads(references.encoded_sets).values() for each in named}
+    return list(found.values())
 
 
 def _chosen(kept: Sequence[KeptDecision], question: Question) -> Sequence[KeptDecision]:

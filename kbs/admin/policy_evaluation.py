@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,18 +21,24 @@ def evaluate(
     claims: Mapping[str, Json],
     values: Mapping[str, Json],
     request: Mapping[str, Json],
+    sets: Sequence[Mapping[str, Json]] = (),
 ) -> dict[str, Any]:
     """Evaluate as the broker would. Nothing is recorded and nothing released.
 
     Args:
         claims: for an evidence policy what verifiers say, for a resource policy the claims of a token.
-        values: reference values, for an evidence policy.
+        values, sets: reference values and compound sets of them, for an evidence policy.
         request: `plugin`, `resource-path` and `query`, for a resource policy.
 
     Raises:
         PolicyBroken: the policy gives no proper answer. PolicyEngineUnavailable: the engine does not answer.
     """
-    return evaluate_encoded(engine, policy, strict_json.encode(dict(claims)), fixed_snapshot(values), request)
+    return evaluate_encoded(engine, policy, strict_json.encode(dict(claims)), fixed_snapshot(values, sets), request)
+
+
+def reference_data(values: Mapping[str, Json], sets: Sequence[Mapping[str, Json]]) -> dict[str, Any]:
+    """What evidence policies look reference values up in, for a trace of `opa`."""
+    return {"kbs": {"reference": dict(values), "reference_sets": json.loads(fixed_snapshot(values, sets).encoded_sets)}}
 
 
 def evaluate_encoded(

@@ -1,21 +1,22 @@
 """A policy with one input to try it on, in one JSON document: what the playground saves and `kbs policy eval` reads.
 
     {"kbs-policy-scenario": 1, "kind": "evidence" | "resource", "policy": text, "input": object,
-     "reference_values": object, "request": {"plugin": text, "resource-path": [text], "query": object}}
+     "reference_values": object, "reference_sets": [object],
+     "request": {"plugin": text, "resource-path": [text], "query": object}}
 
-The last two may be left out. Nothing in it is trusted: it may come from anybody.
+The last three may be left out. Nothing in it is trusted: it may come from anybody.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from kbs import strict_json
-from kbs.errors import MalformedMessage
+from kbs.errors import MalformedMessage, PayloadTooLarge
 from kbs.policy.engine import PolicyKind
 from kbs.strict_json import Json
 
@@ -26,18 +27,21 @@ ANY_REQUEST: Final[Mapping[str, Json]] = MappingProxyType(
 )
 """What is asked for where nobody says."""
 _VERSION: Final = "kbs-policy-scenario"
-_MEMBERS: Final = frozenset({_VERSION, "kind", "policy", "input", "reference_values", "request"})
+_MEMBERS: Final = frozenset({_VERSION, "kind", "policy", "input", "reference_values", "reference_sets", "request"})
+_MOST_OF_SETS: Final = 8 << 20  # octets; a policy finds each set under every name that it states
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """claims: the input document. values: reference values, for evidence. request: for a resource."""
+    """claims: the input document. values, sets: reference values and compound sets of them, for evidence. request: for
+    a resource."""
 
     kind: PolicyKind
     policy: str
     claims: Mapping[str, Json] = field(repr=False)
     values: Mapping[str, Json] = field(default_factory=dict, repr=False)
     request: Mapping[str, Json] = field(default_factory=lambda: dict(ANY_REQUEST))
+    sets: Sequence[Mapping[str, Json]] = field(default=(), repr=False)
 
     def encoded(self) -> bytes:
         """The document, indented for people."""
@@ -47,6 +51,7 @@ class Scenario:
             "policy": self.policy,
             "input": dict(self.claims),
             "reference_values": dict(self.values),
+            "reference_sets": [dict(each) for each in self.sets],
             "request": dict(self.request),
         }
         return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
@@ -72,6 +77,7 @@ def read_scenario(raw: bytes) -> Scenario:
         object_in(document, "input"),
         object_in(document, "reference_values", {}),
         request_of(object_in(document, "request", {})),
+        sets_of(document.get("reference_sets", [])),
     )
 
 
@@ -96,6 +102,19 @@ def object_in(document: Mapping[str, Any], name: str, absent: Mapping[str, Any] 
     if not isinstance(found, dict):
         raise MalformedMessage(f"member {name} is missing or not an object")
     return found
+
+
+def sets_of(found: Any) -> Sequence[Mapping[str, Any]]:
+    """Compound sets of reference values, each an object name → value.
+
+    Raises:
+        MalformedMessage: another form. PayloadTooLarge: more than policies could be given.
+    """
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise MalformedMessage("member reference_sets is not a list of objects")
+    if sum(len(each) * len(strict_json.encode(each)) for each in found) > _MOST_OF_SETS:
+        raise PayloadTooLarge("the compound sets are too large: every set counts once for each name in it")
+    return tuple(found)
 
 
 def request_of(given: Mapping[str, Any]) -> Mapping[str, Any]:

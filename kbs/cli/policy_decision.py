@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 from rich.markup import escape
 
-from kbs.admin.policy_scenario import ANY_REQUEST, Scenario
+from kbs.admin.policy_scenario import ANY_REQUEST, Scenario, sets_of
 from kbs.cli.connection import Place
 from kbs.cli.output import click_echo, console, print_json, print_table, printable, to_seconds
 from kbs.client.admin import AdminClient
@@ -70,6 +70,7 @@ def _scenario(admin: AdminClient, question: DecisionQuestion, answer: Mapping[st
         found["input"],
         values if kind is PolicyKind.EVIDENCE else {},
         found["request"] or dict(ANY_REQUEST),
+        sets_of(answer.get("reference_sets", [])),
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from kbs import strict_json
-from kbs.admin.policy_evaluation import evaluate
-from kbs.admin.policy_scenario import ANY_REQUEST, Scenario, read_scenario
+from kbs.admin.policy_evaluation import evaluate, reference_data
+from kbs.admin.policy_scenario import ANY_REQUEST, Scenario, read_scenario, sets_of
 from kbs.attestation.cases import (
     Case,
     DefaultPolicies,
@@ -57,6 +57,7 @@ _TOKEN_LIFE: Final = 300  # seconds
 @click.option("--part", help="With --decision: the submodule of the evidence, such as cpu0.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write a document for the playground.")
 @click.option("--reference-values", type=_FILE, help="JSON object. Default: those of the fixture, case or document.")
+@click.option("--reference-sets", type=_FILE, help="JSON list of compound sets. Default: of the fixture or document.")
 @click.option("--resource", help="What is asked for (resource policies). Default: default/key/1.")
 @click.option("--plugin", help="Plugin that is asked (resource policies). Default: resource.")
 @click.option("--trace", is_flag=True, help="Show OPA's trace of the evaluation.")
@@ -109,6 +110,7 @@ def _scenario(
     case: Path | None,
     scenario: Path | None,
     reference_values: Path | None,
+    reference_sets: Path | None,
     resource: str | None,
     plugin: str | None,
 ) -> Scenario:
@@ -124,17 +126,20 @@ def _scenario(
         file = _named_file(path, named, kind)
         policy_kind, text = file.kind, decode_text(file.text)
     if read is not None:
-        claims, values, request = read.claims, read.values, dict(read.request)
+        claims, values, sets, request = read.claims, read.values, read.sets, dict(read.request)
     else:
-        claims, values = _input(policy_kind, document, fixture, case)
+        claims, values, sets = _input(policy_kind, document, fixture, case)
         request = dict(ANY_REQUEST)
     if reference_values is not None:
         values = object_of(reference_values)
+        sets = ()  # those would be of other values
+    if reference_sets is not None:
+        sets = sets_of(strict_json.decode(reference_sets.read_bytes(), limits=LIMITS))
     if plugin is not None:
         request["plugin"] = plugin
     if resource is not None:
         request["resource-path"] = resource.split("/")
-    return Scenario(policy_kind, text, claims, values, request)
+    return Scenario(policy_kind, text, claims, values, request, sets)
 
 
 def _named_file(path: Path | None, named: str | None, kind: str | None) -> PolicyFile:
@@ -154,13 +159,20 @@ def _answer(scenario: Scenario, where: Where, *, trace: bool) -> dict[str, Any]:
             raise click.UsageError("--trace needs an opa here; over a broker it goes with --decision")
         with where.place.admin() as admin:
             return PolicyToolClient(admin).evaluate(
-                scenario.kind, text, scenario.claims, reference_values=scenario.values, request=scenario.request
+                scenario.kind,
+                text,
+                scenario.claims,
+                reference_values=scenario.values,
+                reference_sets=scenario.sets,
+                request=scenario.request,
             )
     file = PolicyFile(Path("policy.rego"), scenario.kind, text)
     policy = _policy(file, where.opa)
-    answer = evaluate(WasmEngine(system_clock), policy, scenario.claims, scenario.values, scenario.request)
+    answer = evaluate(
+        WasmEngine(system_clock), policy, scenario.claims, scenario.values, scenario.request, scenario.sets
+    )
     if trace:
-        answer["trace"] = _trace(file, where.opa, scenario.claims, scenario.values, scenario.request)
+        answer["trace"] = _trace(file, where.opa, scenario)
     return answer
 
 
@@ -171,43 +183,37 @@ def _policy(file: PolicyFile, opa: Path | None) -> Policy:
     return shipped.policy(name) if name is not None else compiler(opa).compile(file.kind, file.text).policy
 
 
-def _trace(
-    file: PolicyFile, opa: Path | None, claims: Json, values: Mapping[str, Json], request: Mapping[str, Json]
-) -> str:
-    encoded = strict_json.encode(claims)
+def _trace(file: PolicyFile, opa: Path | None, scenario: Scenario) -> str:
+    encoded = strict_json.encode(dict(scenario.claims))
     if file.kind is PolicyKind.EVIDENCE:
-        return workbench(opa).trace(file.kind, file.text, encoded, {"kbs": {"reference": dict(values)}})
-    return workbench(opa).trace(file.kind, file.text, resource_input(encoded, request), {})
+        return workbench(opa).trace(file.kind, file.text, encoded, reference_data(scenario.values, scenario.sets))
+    return workbench(opa).trace(file.kind, file.text, resource_input(encoded, scenario.request), {})
 
 
 def _input(
     kind: PolicyKind, document: Path | None, fixture: str | None, case: Path | None
-) -> tuple[Json, Mapping[str, Json]]:
-    """The input document, and the reference values that stand beside it."""
+) -> tuple[Mapping[str, Json], Mapping[str, Json], Sequence[Mapping[str, Json]]]:
+    """The input document, and the reference values and compound sets that stand beside it."""
     if document is not None:
-        return _object(document), {}
+        return object_of(document), {}, ()
     if fixture is not None:
         return _fixture(kind, fixture)
     assert case is not None
     saved = read_case(case.read_bytes())
-    return _of_case(kind, saved), saved.references
+    return _of_case(kind, saved), saved.references, ()
 
 
-def _object(path: Path) -> Json:
-    found = strict_json.decode(path.read_bytes(), limits=LIMITS)
-    if not isinstance(found, dict):
-        raise click.UsageError(f"{path}: the input of a policy is a JSON object")
-    return found
-
-
-def _fixture(kind: PolicyKind, name: str) -> tuple[Json, Mapping[str, Json]]:
+def _fixture(
+    kind: PolicyKind, name: str
+) -> tuple[Mapping[str, Json], Mapping[str, Json], Sequence[Mapping[str, Json]]]:
     data = fixture_data()
     known = data["fixtures"] if kind is PolicyKind.EVIDENCE else data["tokens"]
     tee, _, variant = name.partition(".")
     if variant not in known.get(tee, {}):
         names = ", ".join(f"{tee}.{variant}" for tee, variants in sorted(known.items()) for variant in sorted(variants))
         raise click.UsageError(f"--fixture is one of: {names}")
-    return known[tee][variant], data["references"].get(tee, {})
+    values = data["references"].get(tee, {})
+    return known[tee][variant], values, [{**values, "release": "good"}] if values else []
 
 
 def _of_case(kind: PolicyKind, case: Case) -> Json:

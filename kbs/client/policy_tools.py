@@ -6,7 +6,7 @@ as `AdminClient` says; a text that cannot be read is `Refused` with status 422, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kbs.client.admin import AdminClient
 from kbs.protocol import base64url
@@ -48,12 +48,15 @@ class PolicyToolClient:
         claims: Mapping[str, Json],
         *,
         reference_values: Mapping[str, Json] | None = None,
+        reference_sets: Sequence[Mapping[str, Json]] = (),
         request: Mapping[str, Json] | None = None,
     ) -> dict[str, Json]:
-        """One policy over one input; `error` where it gives no proper answer."""
+        """One policy over one input; `error` where it gives no proper answer. reference_sets: compound sets."""
         message: dict[str, Json] = {"kind": kind, "policy": _encoded(text), "input": dict(claims)}
         if reference_values is not None:
             message["reference_values"] = dict(reference_values)
+        if reference_sets:
+            message["reference_sets"] = [dict(each) for each in reference_sets]
         if request is not None:
             message["request"] = dict(request)
         return self._ask("eval", message)

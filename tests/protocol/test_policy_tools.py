@@ -16,6 +16,7 @@ from kbs.policy.workbench import fixture_data
 from tests.fakes.broker import POLICIES, Answer, BrokerUnderTest, Edge, bearer
 
 CPU = (POLICIES / "evidence/cpu.rego").read_bytes()
+SAME = (POLICIES / "evidence/same-release.rego").read_bytes()
 AFFIRMING = (POLICIES / "resource/affirming.rego").read_bytes()
 DATA = fixture_data()
 TOOLS = "/kbs/v0/admin/policy-tools/"
@@ -50,6 +51,16 @@ def test_evidence(broker: BrokerUnderTest, variant: str, status: str) -> None:
     answer = use(broker, "eval", CPU, kind="evidence", input=claims, reference_values=values)
     assert (answer.status, answer.json["status"]) == (200, status)
     assert all(each["ok"] for each in answer.json["findings"]) is (status == "affirming")
+
+
+@pytest.mark.parametrize("other", [{}, {"snp_launch_measurement": ["00"]}], ids=["one set", "another release"])
+def test_compound_sets(broker: BrokerUnderTest, other: dict[str, Any]) -> None:
+    claims, values = DATA["fixtures"]["snp"]["good"], DATA["references"]["snp"]
+    sets = [{**values, "release": "1", **other}, {"release": "2"}]
+    answer = use(broker, "eval", SAME, kind="evidence", input=claims, reference_values=values, reference_sets=sets)
+    assert (answer.status, answer.json["status"]) == (200, "contraindicated" if other else "affirming")
+    none = use(broker, "eval", SAME, kind="evidence", input=claims, reference_values=values)
+    assert none.json["status"] == "contraindicated"
 
 
 @pytest.mark.parametrize(("request_", "allow"), [({}, True), ({"plugin": "pkcs11"}, False)])

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kbs.admin.decision_evaluation import DecisionEvaluation, Question
 from kbs.admin.policy_evaluation import evaluate
-from kbs.admin.policy_scenario import kind_of, object_in, request_of
+from kbs.admin.policy_scenario import kind_of, object_in, request_of, sets_of
 from kbs.admin.policy_tools import PolicyTools
 from kbs.audit.gate import Decided
 from kbs.errors import MalformedMessage, PolicyBroken, RateLimited
@@ -65,19 +65,20 @@ class PolicyToolRoutes:
             return document_response(call, "policy-tools/fmt", self._tools.format(text))
 
     def evaluate(self, call: Call) -> Decided[HttpResponse]:
-        """POST admin/policy-tools/eval {"kind", "policy": base64url, "input", "reference_values"?, "request"?}.
+        """POST admin/policy-tools/eval {"kind", "policy": base64url, "input", "reference_values"?,
+        "reference_sets"?, "request"?}.
 
         A policy that gives no proper answer for the input is no fault of the broker here: `error` says which.
         """
         document = json_object(call.request.body)
         kind, text = kind_of(document.get("kind")), policy_text(document.get("policy"))
         claims, values = object_in(document, "input"), object_in(document, "reference_values", {})
-        request = request_of(object_in(document, "request", {}))
+        sets, request = sets_of(document.get("reference_sets", [])), request_of(object_in(document, "request", {}))
         with self._alone():
             policy, _, warnings = self._policies.check(kind, _ANY_ID[kind], text)
             answer: dict[str, Any]
             try:
-                answer = evaluate(self._engine, policy, claims, values, request)
+                answer = evaluate(self._engine, policy, claims, values, request, sets)
             except PolicyBroken as err:
                 answer = {"kind": kind.value, "policy": policy.digest, "error": err.operator_detail or str(err)}
         return document_response(call, f"policy-tools/eval {policy.digest}", {**answer, "warnings": list(warnings)})

@@ -9,12 +9,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kbs import strict_json
-from kbs.admin.policy_scenario import ANY_REQUEST, LIMITS, Scenario, kind_of, request_of
+from kbs.admin.policy_scenario import ANY_REQUEST, LIMITS, Scenario, kind_of, request_of, sets_of
 from kbs.errors import KbsError, MalformedMessage
 from kbs.policy.engine import PolicyKind
 
 _AT_BYTE: Final = re.compile(r"near byte (\d+)")
-_NAMES: Final = {"claims": "the claims", "values": "the reference values", "request": "the request"}
+_NAMES: Final = {
+    "claims": "the claims",
+    "values": "the reference values",
+    "sets": "the compound sets",
+    "request": "the request",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Form:
     values: str = field(default="{}", repr=False)
     request: str = field(default="", repr=False)
     trace: bool = False
+    sets: str = field(default="[]", repr=False)
 
     @classmethod
     def sent(cls, members: Mapping[str, str]) -> Form:
@@ -42,6 +48,7 @@ class Form:
             text("values"),
             text("request"),
             "trace" in members,
+            text("sets"),
         )
 
     @classmethod
@@ -54,6 +61,7 @@ class Form:
             pretty(scenario.values),
             pretty(scenario.request),
             trace,
+            pretty(scenario.sets),
         )
 
     def scenario(self) -> Scenario:
@@ -63,23 +71,27 @@ class Form:
         """
         request = request_of(self._object("request")) if self.request.strip() else dict(ANY_REQUEST)
         values = self._object("values") if self.values.strip() else {}
-        return Scenario(kind_of(self.kind), self.policy, self._object("claims"), values, request)
+        sets = sets_of(self._json("sets")) if self.sets.strip() else ()
+        return Scenario(kind_of(self.kind), self.policy, self._object("claims"), values, request, sets)
 
     def with_policy(self, kind: PolicyKind, text: str) -> Form:
         """The same with another policy."""
         return replace(self, kind=kind.value, policy=text)
 
     def _object(self, name: str) -> Mapping[str, Any]:
+        found = self._json(name)
+        if not isinstance(found, dict):
+            raise MalformedMessage(f"{_NAMES[name]} are not a JSON object, which begins with {{")
+        return found
+
+    def _json(self, name: str) -> Any:
         raw = getattr(self, name).encode("utf-8", "replace")
         try:
-            found = strict_json.decode(raw, limits=LIMITS)
+            return strict_json.decode(raw, limits=LIMITS)
         except MalformedMessage as err:
             raise MalformedMessage(f"{_NAMES[name]}: {_placed(str(err), raw)}") from None
         except KbsError as err:
             raise MalformedMessage(f"{_NAMES[name]}: {err}") from None
-        if not isinstance(found, dict):
-            raise MalformedMessage(f"{_NAMES[name]} are not a JSON object, which begins with {{")
-        return found
 
 
 def _placed(text: str, raw: bytes) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kbs import strict_json
-from kbs.admin.policy_evaluation import evaluate
+from kbs.admin.policy_evaluation import evaluate, reference_data
 from kbs.admin.policy_scenario import Scenario
 from kbs.clock import Clock
 from kbs.errors import KbsError, PolicyCompilerMissing, PolicyUnacceptable
@@ -87,7 +87,7 @@ class Runner:
     def _evaluate(self, policy: Policy, scenario: Scenario) -> dict[str, Any]:
         engine = WasmEngine(self._clock, max_idle=1)
         try:
-            return evaluate(engine, policy, scenario.claims, scenario.values, scenario.request)
+            return evaluate(engine, policy, scenario.claims, scenario.values, scenario.request, scenario.sets)
         finally:
             engine.close()
 
@@ -95,7 +95,7 @@ class Runner:
         encoded = strict_json.encode(dict(scenario.claims))
         bench = Workbench(self._compiler.opa())
         if scenario.kind is PolicyKind.EVIDENCE:
-            return bench.trace(scenario.kind, text, encoded, {"kbs": {"reference": dict(scenario.values)}})
+            return bench.trace(scenario.kind, text, encoded, reference_data(scenario.values, scenario.sets))
         return bench.trace(scenario.kind, text, resource_input(encoded, scenario.request), {})
 
 

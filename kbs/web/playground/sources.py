@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kbs.errors import MalformedMessage
@@ -100,7 +100,8 @@ class Sources:
         if found is None or kind not in ("", "token"):
             raise MalformedMessage("choose a sample of the list")
         values = {} if kind == "token" else self._data["references"].get(tee, {})
-        return _replaced(form, claims=pretty(found), values=pretty(values))
+        sets = pretty([{**values, "release": "good"}] if values else [])
+        return replace(form, claims=pretty(found), values=pretty(values), sets=sets)
 
     def with_broker_values(self, form: Form) -> Form:
         """The form with the broker's reference values.
@@ -110,12 +111,8 @@ class Sources:
         """
         if self.broker is None:
             raise MalformedMessage("the playground was started without a broker")
-        return _replaced(form, values=pretty(dict(self.broker.values())))
+        return replace(form, values=pretty(dict(self.broker.values())))
 
 
 def _token(name: str) -> Choice:
     return Choice(f"token:{name}", f"token {name}")
-
-
-def _replaced(form: Form, *, values: str, claims: str | None = None) -> Form:
-    return Form(form.kind, form.policy, form.claims if claims is None else claims, values, form.request, form.trace)

@@ -19,13 +19,13 @@ SMALL = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.in
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), SMALL, SMALL, st.sampled_from(PolicyKind))
 def test_what_is_written_reads_back(policy: str, claims: Any, values: Any, kind: PolicyKind) -> None:
-    scenario = Scenario(kind, policy, claims, values)
+    scenario = Scenario(kind, policy, claims, values, sets=(values, claims))
     assert read_scenario(scenario.encoded()) == scenario
 
 
 def test_values_and_request_may_be_left_out() -> None:
     read = read_scenario(json.dumps(WHOLE).encode())
-    assert (read.values, read.request) == ({}, dict(ANY_REQUEST))
+    assert (read.values, read.request, read.sets) == ({}, dict(ANY_REQUEST), ())
     asked = read_scenario(json.dumps({**WHOLE, "request": {"resource-path": ["a"]}}).encode())
     assert asked.request == {**ANY_REQUEST, "resource-path": ["a"]}
 
@@ -41,6 +41,9 @@ def test_values_and_request_may_be_left_out() -> None:
         ({"input": []}, "member input"),
         ({"input": None}, "member input"),
         ({"reference_values": 1}, "member reference_values"),
+        ({"reference_sets": {}}, "list of objects"),
+        ({"reference_sets": [[]]}, "list of objects"),
+        ({"reference_sets": None}, "list of objects"),
         ({"request": 1}, "member request"),
         ({"request": {"x": 1}}, "unknown member"),
         ({"request": {"query": 1}}, "plugin and query"),
@@ -48,7 +51,7 @@ def test_values_and_request_may_be_left_out() -> None:
         ({"request": {"resource-path": [1]}}, "list of texts"),
         ({"other": 1}, "unknown member 'other'"),
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_another_form_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(MalformedMessage, match=words):
@@ -64,3 +67,12 @@ def test_octets_are_refused(raw: bytes) -> None:
 def test_too_large_a_document_is_refused() -> None:
     with pytest.raises(PayloadTooLarge):
         read_scenario(b" " * (LIMITS.size + 1))
+
+
+def test_sets_that_would_grow_are_refused() -> None:
+    """A policy finds each set under every name in it: 3 000 names of 1 000 octets would be 9 MB."""
+    names = {f"{number:04}": "x" for number in range(3000)}
+    names["0000"] = "x" * 1000
+    assert read_scenario(json.dumps({**WHOLE, "reference_sets": [dict([*names.items()][:500])]}).encode()).sets
+    with pytest.raises(PayloadTooLarge, match="compound sets"):
+        read_scenario(json.dumps({**WHOLE, "reference_sets": [names]}).encode())

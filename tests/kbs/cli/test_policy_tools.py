@@ -272,6 +272,18 @@ def test_eval_saves_and_reads_one_document(tmp_path: Path) -> None:
     assert good_json(upstream)["origin"] == "shipped:evidence/upstream/cpu"
 
 
+def test_eval_with_compound_sets(tmp_path: Path) -> None:
+    shown = ("policy", "eval", "--policy", "same-release", "--fixture", "snp.good", "--json")
+    assert good_json(invoke(None, *shown))["status"] == "affirming"
+    saved, sets = tmp_path / "saved.json", tmp_path / "sets.json"
+    invoke(None, *shown, "--save", saved)
+    assert good_json(invoke(None, "policy", "eval", "--file", saved, "--json"))["status"] == "affirming"
+    sets.write_text('[{"snp_launch_measurement": ["00"]}]')
+    assert good_json(invoke(None, *shown, "--reference-sets", sets))["status"] == "contraindicated"
+    sets.write_text("{}")
+    assert "list of objects" in bad_json(invoke(None, *shown, "--reference-sets", sets))["error"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -183,6 +183,8 @@ def test_what_is_downloaded_opens_again(page: FlaskClient) -> None:
         ({"claims": '{"a":' + "[" * 100 + "]" * 100 + "}"}, "nest deeper"),
         ({"claims": '{"a": ' + "9" * 100 + "}"}, "more than 64 digits"),
         ({"values": "7"}, "the reference values are not a JSON object"),
+        ({"sets": "[7]"}, "not a list of objects"),
+        ({"sets": "[{]"}, "the compound sets: JSON: malformed"),
         ({"request": '{"other": 1}'}, "unknown member"),
         ({"request": '{"resource-path": "a"}'}, "not a list of texts"),
         ({"kind": "x"}, "neither evidence nor resource"),
@@ -223,7 +225,8 @@ def test_markup_is_text_wherever_it_stands(page: FlaskClient) -> None:
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
     assert json.loads(texts(answer)["claims"]) == json.loads(claims)
     for hostile in MARKUP:
-        for members in ({"policy": hostile}, {"claims": hostile}, {"request": hostile}, {"kind": hostile}):
+        for name in ("policy", "claims", "request", "kind", "sets", "values"):
+            members = {name: hostile}
             saved = post(page, do="save", **members)
             assert saved.mimetype == "application/json" or _tags(saved) <= usual
         for button in ("policy", "sample"):
@@ -238,6 +241,19 @@ def test_markup_in_a_policy_and_its_result_is_text(opa: Path) -> None:
     answer = post(client(opa), policy=policy, trace="on")
     assert _tags(answer) <= _tags(post(client())) | {"div", "span", "code", "pre", "h3"}
     assert "&lt;script&gt;alert(1)" in answer.text
+
+
+def test_compound_sets(page: FlaskClient) -> None:
+    same = (POLICIES / "evidence/same-release.rego").read_text()
+    shown = texts(post(page, do="sample", policy=same, **{"chosen-sample": "tdx.good"}))
+    assert '<p class="good">affirming</p>' in post(page, **shown).text
+    saved = read_scenario(post(page, do="save", **shown).data)
+    assert [each["release"] for each in saved.sets] == ["good"]
+    opened = post(page, do="open", file=(io.BytesIO(saved.encoded()), "x.json"))
+    assert texts(opened)["sets"] == shown["sets"]
+    refused = post(page, **{**shown, "sets": ""})
+    assert '<p class="bad">contraindicated</p>' in refused.text
+    assert "tdx[one set]" in refused.text
 
 
 def _tags(answer: TestResponse) -> set[str]:
