@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "resource": "resource:resource_group",
     "policy": "policy:policy_group",
     "reference": "reference:reference_group",
+    "secret": "secret:secret_group",
     "guest": "guest:guest_command",
     "explain": "explain:explain_command",
     "audit": "audit:audit_group",

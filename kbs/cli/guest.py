@@ -21,7 +21,8 @@ from kbs.cli.parameters import NamedJson
 from kbs.cli.test_root import software_attester
 from kbs.client.attesters.catalogue import SOFTWARE_ATTESTERS
 from kbs.client.errors import ClientMisconfigured
-from kbs.client.guest import Attester, GuestClient
+from kbs.client.guest import VERSION, Attester, GuestClient
+from kbs.client.old_guests import GENERATIONS
 from kbs.client.sample_attester import SampleAttester
 from kbs.protocol.tee import Tee
 from kbs.strict_json import Json
@@ -40,6 +41,7 @@ class Guest:
     test_root: Path | None
     claims: tuple[tuple[str, Json], ...]
     init_data: Path | None
+    protocol: str = VERSION
 
     def connect(self, place: Place) -> GuestClient:
         """A guest with a fresh key.
@@ -53,6 +55,7 @@ class Guest:
             tee=self.tee,
             attester=self._attester(),
             init_data=None if self.init_data is None else _text(self.init_data),
+            version=self.protocol,
             transport=place.transport,
         )
 
@@ -71,7 +74,8 @@ class Guest:
         return software_attester(self.test_root, Tee(self.tee))
 
 
-def _guest_options(command: Callable[..., None]) -> Callable[..., None]:
+def guest_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the members of `Guest` as options."""
     options = (
         click.option("--tee", type=click.Choice(_TEES), default=Tee.SAMPLE.value, show_default=True),
         click.option(
@@ -88,6 +92,13 @@ def _guest_options(command: Callable[..., None]) -> Callable[..., None]:
             help=f"Claim another value, e.g. debug=true; one of {', '.join(_CLAIMS)}. Repeatable.",
         ),
         click.option("--init-data", type=_FILE, help="Init-data document in TOML."),
+        click.option(
+            "--protocol",
+            type=click.Choice((*GENERATIONS, VERSION)),
+            default=VERSION,
+            show_default=True,
+            help="Be a guest of this version; 0.1.0-v0.8 and 0.1.0 (v0.9) say the same and hash differently.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -101,7 +112,7 @@ def guest_command() -> None:
 
 @guest_command.command("get")
 @click.argument("path")
-@_guest_options
+@guest_options
 @click.option("--token-file", "passport", type=_FILE, help="File with an attestation token, in place of evidence.")
 @_OUT
 @broker_options(guest=True)
@@ -111,13 +122,14 @@ def get_command(
     test_root: Path | None,
     claims: tuple[tuple[str, Json], ...],
     init_data: Path | None,
+    protocol: str,
     passport: Path | None,
     out: Path | None,
     place: Place,
     as_json: bool,
 ) -> None:
     """Attest, fetch PATH (repository/type/tag or kbs:///…), decrypt it here, and write the bytes to stdout."""
-    with Guest(tee, test_root, claims, init_data).connect(place) as guest:
+    with Guest(tee, test_root, claims, init_data, protocol).connect(place) as guest:
         value = guest.get_resource(path, token=None if passport is None else _text(passport).strip())
     if out is not None:
         write_private(out, value)
@@ -132,7 +144,7 @@ def get_command(
 
 
 @guest_command.command("token")
-@_guest_options
+@guest_options
 @_OUT
 @broker_options(guest=True)
 def token_command(
@@ -140,12 +152,13 @@ def token_command(
     test_root: Path | None,
     claims: tuple[tuple[str, Json], ...],
     init_data: Path | None,
+    protocol: str,
     out: Path | None,
     place: Place,
     as_json: bool,
 ) -> None:
     """Attest, and print the attestation token (a JWT)."""
-    with Guest(tee, test_root, claims, init_data).connect(place) as guest:
+    with Guest(tee, test_root, claims, init_data, protocol).connect(place) as guest:
         token = guest.attest()
     if out is not None:
         write_private(out, token.encode() + b"\n")
