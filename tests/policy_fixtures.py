@@ -28,8 +28,14 @@ from kbs.attestation.cases import (
 from kbs.attestation.ear import EarSettings, ear_claims
 from kbs.attestation.model import Binding, Evidence, Json, VerifierOptions
 from kbs.attestation.service import AttestationService, VerificationRequest, policy_input
+from kbs.client.attesters.azure_vtpm import SoftwareAzSnp, SoftwareAzTdx
 from kbs.client.attesters.catalogue import SOFTWARE_ATTESTERS
+from kbs.client.attesters.intel_pck import Platform
+from kbs.client.attesters.model import SoftwareAttester
 from kbs.client.attesters.nitro import SoftwareNitro
+from kbs.client.attesters.sgx import SoftwareSgx
+from kbs.client.attesters.snp import SoftwareSnp, default_tcb
+from kbs.client.attesters.tdx import SoftwareTdx
 from kbs.client.attesters.test_root import TestRoot
 from kbs.client.sample_attester import SampleAttester
 from kbs.policy.engine import Finding, PolicyEngine, PolicyKind
@@ -109,6 +115,34 @@ def sources() -> Iterator[Source]:
 
 
 _DIGEST: Final = bytes(range(48))
+_OLD_INTEL: Final = Platform(components=(6,) * 16, pce_svn=12)
+_INTEL_STATE: Final = (
+    "advisory_ids", "platform_tcb_status", "tcb_date", "tcb_out_of_date_days", "tcb_out_of_date_since", "tcb_status",
+)  # fmt: skip
+_AMD_STATE: Final = tuple(f"{which}_tcb_bootloader" for which in ("committed", "current", "launch", "reported"))
+_OLD_MACHINES: Final[Mapping[Tee, tuple[Callable[[], SoftwareAttester], Sequence[str]]]] = {
+    Tee.SGX: (lambda: SoftwareSgx(TestRoot(), platform=_OLD_INTEL), _INTEL_STATE),
+    Tee.AZ_TDX_VTPM: (lambda: SoftwareAzTdx(tdx=SoftwareTdx(TestRoot(), platform=_OLD_INTEL)), _INTEL_STATE),
+    Tee.AZ_SNP_VTPM: (
+        lambda: SoftwareAzSnp(snp=SoftwareSnp(TestRoot(), tcb=replace(default_tcb("Milan"), bootloader=1))),
+        _AMD_STATE,
+    ),
+}
+"""Machines with an old TCB, and the claims that say so; csv, hygondcu, nitro, se and tpm have no such state."""
+
+
+def _out_of_date(
+    documents: Mapping[str, dict[str, Any]], engine: PolicyEngine, policies: DefaultPolicies
+) -> Iterator[tuple[Tee, dict[str, Any]]]:
+    """The good guest on a machine whose TCB is old: what the verifier says of that, and the good one's other claims."""
+    for tee, (machine_of, members) in _OLD_MACHINES.items():
+        machine = machine_of()
+        made = _made(tee, machine.evidence_for(_DIGEST))
+        made = replace(made, anchors=machine.anchors, options=machine.options, endorsements=machine.endorsements)
+        state = Workshop(made, engine, policies).document()[tee]
+        good = documents[tee]["good"]
+        assert isinstance(state, dict)
+        yield tee, {**good, tee: {**good[tee], **{name: state[name] for name in members}}}
 
 
 def _made(tee: Tee, evidence: Json) -> Case:
@@ -175,6 +209,8 @@ def make() -> dict[str, Any]:
             documents[source.tee]["unbound"] = unbound.document()
             references[source.tee] = work.references()
             tokens[source.tee] = {"good": work.token(references[source.tee]), "unregistered": work.token({})}
+    for tee, document in _out_of_date(documents, engine, policies):
+        documents[tee]["out_of_date"] = document
     files: dict[str, Any] = {f"{tee}.json": variants for tee, variants in documents.items()}
     for tee in _WITH_LOG:  # its make-believe vendor has another key each time
         root = documents[tee]["good"][tee].get("root_key_id")

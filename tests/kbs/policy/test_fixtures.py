@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from kbs.admin.policy_evaluation import evaluate
 from kbs.attestation.appraisal import tier
 from kbs.policy.engine import PolicyKind
 from kbs.policy.lint.claims import Catalogue, Unknown, catalogue
 from kbs.policy.opa_command import OpaCommand, write_modules
 from kbs.policy.rego_sources import modules, policies_folder
+from kbs.policy.shipped import Shipped
+from kbs.policy.wasm import WasmEngine
 from kbs.policy.workbench import fixture_data
 from kbs.protocol.tee import Tee
 from tests import policy_fixtures
@@ -91,6 +94,20 @@ def test_good_is_affirming_under_its_values_and_not_without() -> None:
     assert data["references"]["snp"]["snp_launch_measurement"] == [
         data["fixtures"]["snp"]["good"]["snp"]["measurement"]
     ]
+
+
+def test_an_old_machine_is_not_affirming_and_nothing_else_is_wrong_with_it() -> None:
+    data, policy, engine = fixture_data(), Shipped.load().policy("evidence/cpu"), WasmEngine(lambda: policy_fixtures.AT)
+    found: dict[str, set[str]] = {}
+    for tee, variants in data["fixtures"].items():
+        if "out_of_date" in variants:
+            answer = evaluate(engine, policy, variants["out_of_date"], data["references"][tee], {})
+            assert answer["status"] != "affirming", tee
+            found[tee] = {each["claim"].rpartition(".")[2] for each in answer["findings"] if not each["ok"]}
+    engine.close()
+    assert found.keys() == {"az-snp-vtpm", "az-tdx-vtpm", "cca", "sample", "sgx", "snp", "tdx"}
+    assert found["sgx"] == found["az-tdx-vtpm"] == {"tcb_status"}
+    assert found["az-snp-vtpm"] == {"reported_tcb_bootloader"}
 
 
 def _statuses(token: Any) -> set[str]:
