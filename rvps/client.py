@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
+from rvps.model import (
+    Expiring,
+    Preview,
+    ReferenceValue,
+    Snapshot,
+    StatedValues,
+    StatementStatus,
+    Submitted,
+    Why,
+)
 from rvps.publishers import NOBODY, Publishers
 from rvps.publishers_watch import PublishersOnDisk
 from rvps.remote import RemoteProvider
@@ -70,6 +79,16 @@ class ReferenceValueProvider(Protocol):
 
     def why(self, name: str, value: Any | None, at: datetime) -> Why:
         """Who stated a value, under which statement, from which artifacts, until when. value None: whatever is said."""
+
+    def stated(self, statement: str) -> StatedValues | None:
+        """All that one statement says; `statement` as for `statement`. None: there is none, or it is not kept."""
+
+    def names_of(self, value: Any) -> Sequence[str]:
+        """Names under which kept statements state `value`, alone or in a list, or call it known bad; sorted, bounded
+        by `rvps.explaining.MAX_NAMES_OF`."""
+
+    def expiring(self, at: datetime, within: timedelta) -> Sequence[Expiring]:
+        """Statements in force that have expired or will within that time, the first to end first."""
 
     def missed(self, names: Iterable[str]) -> None:
         """Count names that a policy asked for and did not get."""

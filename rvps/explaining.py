@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,11 +11,13 @@ from rvps.json_values import ABSENT, holds, same_as, united, without
 from rvps.known_names import unknown
 from rvps.lines import Line
 from rvps.messages import write_time
-from rvps.model import Change, Mention, Preview, ReferenceValue, State, Why
+from rvps.model import Change, Mention, Preview, ReferenceValue, State, StatedValues, Why
 from rvps.statements import Approved, Event, Record, Revoked, Signed, Stated, Withdrawn, key_of
 from rvps.status import short, state_of, status_of, value_of
 from rvps.view import Entry, View
 
+MAX_NAMES_OF: int = 100
+"""Names that a search by value gives at most."""
 _WARNED: int = 20  # unknown names that are told one by one
 
 
@@ -39,6 +41,37 @@ def said(entry: Entry, name: str) -> ReferenceValue:
     if isinstance(event, Withdrawn):
         return ReferenceValue(name, None, event.issuer, key_of(entry.number), event.received, event.received)
     return value_of(entry, name)
+
+
+def stated(entry: Entry) -> StatedValues:
+    """All that one statement says; not of a withdrawal."""
+    event = entry.event
+    assert not isinstance(event, Withdrawn)
+    if isinstance(event, Stated):
+        return StatedValues(key_of(entry.number), None, None, together=False, values=event.values, known_bad={})
+    return StatedValues(
+        key_of(entry.number), event.series, event.tee, event.together, event.values, dict(event.known_bad)
+    )
+
+
+def names_of(view: View, value: Any) -> list[str]:
+    """Names under which `value` is stated, alone or as a member of a list, or called known bad."""
+    found: set[str] = set()
+    key = same_as(value)
+    # a text equals nothing but itself: no need to encode a hundred thousand values
+    is_it = _is_text(value) if isinstance(value, str) else lambda said: holds(said, value)
+    for entry in view.entries.values():
+        event = entry.event
+        if isinstance(event, Withdrawn):
+            continue
+        found.update(name for name, said in event.values.items() if is_it(said))
+        if isinstance(event, Signed):
+            found.update(name for name, bad in event.known_bad.items() if key in map(same_as, bad))
+    return sorted(found)[:MAX_NAMES_OF]
+
+
+def _is_text(value: str) -> Callable[[Any], bool]:
+    return lambda said: said == value or (isinstance(said, list) and value in said)
 
 
 def what(event: Event) -> str:

@@ -28,8 +28,8 @@ from rvps.web import record_change
 
 T = TypeVar("T")
 
-MAX_MESSAGE: Final = 4 << 20
-"""Octets of one gRPC message; more is RESOURCE_EXHAUSTED before anything is read of it."""
+MAX_MESSAGE: Final = rest.MAX_MESSAGE + (1 << 10)
+"""Octets of one gRPC message: what REST takes, in its frame; more is RESOURCE_EXHAUSTED before it is read."""
 
 _LOG = logging.getLogger("rvps.grpc")
 _THREADS: Final = 16

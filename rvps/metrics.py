@@ -22,6 +22,11 @@ class Metrics:
             "rvps_lookup_misses", "Look-ups of a name that has no value now.", registry=self._registry
         )
         self._values = Gauge("rvps_values", "Values valid now.", registry=self._registry)
+        self._expiry = Gauge(
+            "rvps_next_expiry_timestamp_seconds",
+            "When the first value in force expires; 0: there is none.",
+            registry=self._registry,
+        )
         switches = Gauge("rvps_insecure_switches", "Unsafe options that are on.", registry=self._registry)
         switches.set(len(insecure))
 
@@ -37,6 +42,10 @@ class Metrics:
     def show_values(self, count: int) -> None:
         """How many values are valid."""
         self._values.set(count)
+
+    def show_expiry(self, moment: float) -> None:
+        """Seconds since 1970."""
+        self._expiry.set(moment)
 
     def text(self) -> bytes:
         """What `/metrics` answers."""

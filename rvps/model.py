@@ -143,6 +143,35 @@ class Why:
 
 
 @dataclass(frozen=True, slots=True)
+class Expiring:
+    """A statement that policies live on and that has expired, or soon will.
+
+    statement: id; digest, series, serial: None where an administrator vouches for it. names: what ends with it, sorted.
+    """
+
+    statement: str
+    digest: str | None
+    issuer: str
+    series: str | None
+    serial: int | None
+    valid_until: datetime
+    expired: bool
+    names: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StatedValues:
+    """All that one statement says, whatever became of it. together: its values match as a set only."""
+
+    statement: str
+    series: str | None
+    tee: str | None
+    together: bool
+    values: Mapping[str, Any] = field(repr=False)
+    known_bad: Mapping[str, tuple[Any, ...]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What a message would do to what policies see of one name. before, after: None: nothing is delivered."""
 

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from time import monotonic
 from typing import Any, Final
@@ -22,7 +22,16 @@ import httpx
 from rvps import snapshot_wire, wire
 from rvps.errors import NotStated, ProviderUnavailable, StatementUnacceptable
 from rvps.misses import Misses
-from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
+from rvps.model import (
+    Expiring,
+    Preview,
+    ReferenceValue,
+    Snapshot,
+    StatedValues,
+    StatementStatus,
+    Submitted,
+    Why,
+)
 from rvps.remote_http import MAX_ANSWER, Link, RemoteSettings
 from rvps.strict_json import MAX_DEPTH, NotStrictJson, decode, encode
 
@@ -171,6 +180,26 @@ class RemoteProvider:
         asked = {"name": name} if value is None else {"name": name, "value": encode(value).decode()}
         body = self._link.forward("GET", "admin/reference-values/why?" + urlencode(asked), None)
         return wire.read(_decoded(body), Why)
+
+    def stated(self, statement: str) -> StatedValues | None:
+        """All that one statement says; asks the provider."""
+        target = f"admin/reference-values/statements/{quote(statement, safe='')}/values"
+        try:
+            return wire.read(_decoded(self._link.forward("GET", target, None)), StatedValues)
+        except NotStated:
+            return None
+
+    def names_of(self, value: Any) -> Sequence[str]:
+        """Names under which a value is stated; asks the provider."""
+        target = "admin/reference-values/names?" + urlencode({"value": encode(value).decode()})
+        return wire.read(_decoded(self._link.forward("GET", target, None)), tuple[str, ...])
+
+    def expiring(self, at: datetime, within: timedelta) -> Sequence[Expiring]:
+        """What ends soon; asks the provider, whose own clock counts."""
+        del at
+        seconds = int(within.total_seconds())
+        body = self._link.forward("GET", f"admin/reference-values/expiring?within={seconds}", None)
+        return wire.read(_decoded(body), tuple[Expiring, ...])
 
     def missed(self, names: Iterable[str]) -> None:
         """Count names that a policy of this process asked for and did not get."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from threading import Lock
 from typing import Any, Final
@@ -29,6 +29,8 @@ JSON: Final = "application/json"
 MAX_MESSAGE: Final = 12 << 20
 """Octets of one message: what a signed one may hold grows by a third in base64."""
 
+_WITHIN: Final = 30 * 86_400  # seconds
+_LONGEST: Final = 20 * 366 * 86_400  # seconds
 _GZIP_FROM: Final = 1024  # octets
 _MAX_NAME_SHOWN: Final = 255
 
@@ -142,11 +144,50 @@ def revoke(provider: ReferenceValueProvider, wanted: str, body: bytes, *, issuer
 
 def why(provider: ReferenceValueProvider, name: str, value: str | None, at: datetime) -> Answer:
     """GET admin/reference-values/why?name=…[&value=<JSON>]: who stated it, from what, until when."""
+    return Answer(200, encode(why_document(provider, name, value, at)))
+
+
+def why_document(provider: ReferenceValueProvider, name: str, value: str | None, at: datetime) -> dict[str, Any]:
+    """The answer of `why` before it is encoded, for who has more to say."""
+    found: dict[str, Any] = wire.document_of(provider.why(name, value_of(value), at))
+    return found
+
+
+def value_of(text: str | None) -> Any:
+    """A value that a query brings as JSON; None for none."""
     try:
-        wanted = None if value is None else decode(value.encode(), max_bytes=MAX_MESSAGE)
+        return None if text is None else decode(text.encode(), max_bytes=MAX_MESSAGE)
     except (NotStrictJson, UnicodeEncodeError) as err:
         raise StatementUnacceptable(f"value: {err}") from err
-    return Answer(200, encode(wire.document_of(provider.why(name, wanted, at))))
+
+
+def stated(provider: ReferenceValueProvider, wanted: str) -> Answer:
+    """GET admin/reference-values/statements/<id or digest>/values: all that one statement says."""
+    found = provider.stated(wanted)
+    if found is None:
+        raise NotStated("no such statement is kept")
+    return Answer(200, encode(wire.document_of(found)))
+
+
+def names_of(provider: ReferenceValueProvider, value: str | None) -> Answer:
+    """GET admin/reference-values/names?value=<JSON>: under which names a value is stated."""
+    if value is None:
+        raise StatementUnacceptable("which value? `value` is missing")
+    return Answer(200, encode(list(provider.names_of(value_of(value)))))
+
+
+def expiring(provider: ReferenceValueProvider, within: str | None, at: datetime) -> Answer:
+    """GET admin/reference-values/expiring[?within=<seconds>]: what has expired and what will, the first first."""
+    text = str(_WITHIN) if within is None else within
+    if not (text.isascii() and text.isdigit() and int(text[:12]) <= _LONGEST):
+        raise StatementUnacceptable(f"within: a number of seconds up to {_LONGEST}")
+    return Answer(200, encode(wire.document_of(list(provider.expiring(at, timedelta(seconds=int(text)))))))
+
+
+def misses(provider: ReferenceValueProvider) -> Answer:
+    """GET admin/reference-values/misses: names that this process was asked for and had no value of, most frequent
+    first."""
+    return Answer(200, encode([{"name": name, "count": count} for name, count in provider.misses().items()]))
 
 
 def signed_message(provider: ReferenceValueProvider, digest: str) -> Answer:

@@ -19,6 +19,7 @@ from rvps.client import embedded
 from rvps.clock import Clock
 from rvps.directory import Directory, open_directory, tls_files
 from rvps.errors import ProviderUnavailable, SettingsUnacceptable
+from rvps.expiry import ExpiryWatch
 from rvps.grpc_api import GrpcServer
 from rvps.metrics import Metrics
 from rvps.publishers_watch import PublishersOnDisk
@@ -75,6 +76,7 @@ class Service:
         except Unavailable as err:
             raise SettingsUnacceptable(str(err)) from err
         self._provider = embedded(self._store, conflict=Conflict, unavailable=Unavailable, publishers=publishers)
+        self._expiry = ExpiryWatch(self._provider, self._metrics.show_expiry)
         try:
             self._listen(directory)
         except SettingsUnacceptable:
@@ -155,6 +157,7 @@ class Service:
             self._grpc.show_health(well=False)
             return
         self._metrics.show_values(len(snapshot.values))
+        self._expiry.look(self._clock())
         self._grpc.show_health(well=True)
 
     def _warn(self) -> None:

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any, Final
 
-from rvps import explaining, messages
+from rvps import expiry, explaining, messages
 from rvps.admission import event_of as admitted
 from rvps.admission import revocation_by, source_of, whole_seconds
 from rvps.appraisal import Appraiser
@@ -19,7 +19,16 @@ from rvps.intake import INTAKES, signed_form
 from rvps.intake.model import Approval, Content, Intake, Revocation, Verified
 from rvps.json_values import ABSENT
 from rvps.misses import Misses
-from rvps.model import Preview, ReferenceValue, Snapshot, StatementStatus, Submitted, Why
+from rvps.model import (
+    Expiring,
+    Preview,
+    ReferenceValue,
+    Snapshot,
+    StatedValues,
+    StatementStatus,
+    Submitted,
+    Why,
+)
 from rvps.publishers import NOBODY, Publishers
 from rvps.statements import Event, Signed, Source, Stated, Withdrawn
 from rvps.status import status_of, value_of
@@ -227,6 +236,22 @@ class EmbeddedProvider:
         """Who stated a value, under which statement, from which artifacts, until when. value None: whatever is said."""
         with self._synced() as view:
             return explaining.why(view, name, value, at)
+
+    def stated(self, statement: str) -> StatedValues | None:
+        """All that one statement says; `statement` as for `statement`."""
+        with self._synced() as view:
+            entry = view.find(statement)
+            return None if entry is None else explaining.stated(entry)
+
+    def names_of(self, value: Any) -> Sequence[str]:
+        """Names under which kept statements state `value`, or call it known bad."""
+        with self._synced() as view:
+            return explaining.names_of(view, value)
+
+    def expiring(self, at: datetime, within: timedelta) -> Sequence[Expiring]:
+        """Statements in force that have expired or will within that time, the first to end first."""
+        with self._synced() as view:
+            return expiry.expiring(view, at, within)
 
     # Inside.
 

@@ -108,6 +108,14 @@ class Web:
             )
         if request.method == "GET" and name == "why":
             return rest.why(self._provider, query.get("name", ""), query.get("value"), self._clock())
+        if request.method == "GET" and name == "names":
+            return rest.names_of(self._provider, query.get("value"))
+        if request.method == "GET" and name == "expiring":
+            return rest.expiring(self._provider, query.get("within"), self._clock())
+        if request.method == "GET" and name == "misses":
+            return rest.misses(self._provider)
+        if request.method == "GET" and name == "drift":
+            raise NotStated("this provider sees no evidence: ask a broker for what its guests present")
         if request.method == "POST" and name == "dry-run":
             return rest.dry_run(self._provider, request.body, issuer=sender, at=self._clock())
         noun, _, wanted = name.partition("/")
@@ -127,6 +135,8 @@ class Web:
             return rest.statements(self._provider, self._clock(), state=query.get("state"))
         if request.method == "GET" and not verb:
             return rest.statement(self._provider, wanted, self._clock())
+        if request.method == "GET" and verb == "values":
+            return rest.stated(self._provider, wanted)
         if request.method == "POST" and verb == "revoke":
             answer = rest.revoke(self._provider, wanted, request.body, issuer=sender, at=self._clock())
             return self._record(answer, sender)

@@ -54,12 +54,22 @@ class Metrics:
         self._approvals = Counter("kbs_policy_approvals", "Attested requests granted", registry=registry)
         self._violations = Counter("kbs_policy_violations", "Attested requests denied by policy", registry=registry)
         self._policy_errors = Counter("kbs_policy_errors", "Policy evaluations that failed", registry=registry)
+        self._expiry = Gauge(
+            "kbs_next_reference_expiry_timestamp_seconds",
+            "When the first reference value in force expires; 0: there is none",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         info = Gauge("kbs_build_info", "Version", ["version"], registry=registry, multiprocess_mode="max")
         info.labels(version).set(1)
         unsafe = Gauge(
             "kbs_insecure_switches", "Unsafe settings that are on", registry=registry, multiprocess_mode="max"
         )
         unsafe.set(len(insecure))
+
+    def show_expiry(self, moment: float) -> None:
+        """Seconds since 1970; every worker sees the same values."""
+        self._expiry.set(moment)
 
     def begin(self) -> float:
         """A request below `/kbs` begins; what to hand to `end`."""

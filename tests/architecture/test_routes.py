@@ -90,6 +90,16 @@ RIGHT: dict[tuple[str, str], tuple[str, bytes, int]] = {
     ("GET", V0 + "admin/reference-values/statements/*"): (V0 + "admin/reference-values/statements/none", b"", 404),
     ("GET", V0 + "admin/reference-values/messages/*"): (V0 + "admin/reference-values/messages/none", b"", 404),
     ("GET", V0 + "admin/reference-values/why"): (V0 + "admin/reference-values/why?name=svn", b"", 200),
+    ("GET", V0 + "admin/reference-values/names"): (V0 + "admin/reference-values/names?value=1", b"", 200),
+    ("GET", V0 + "admin/reference-values/statements/*/values"): (
+        V0 + "admin/reference-values/statements/none/values",
+        b"",
+        404,
+    ),
+    ("GET", V0 + "admin/reference-values/expiring"): (V0 + "admin/reference-values/expiring", b"", 200),
+    ("GET", V0 + "admin/reference-values/misses"): (V0 + "admin/reference-values/misses", b"", 200),
+    ("GET", V0 + "admin/reference-values/drift"): (V0 + "admin/reference-values/drift", b"", 200),
+    ("GET", V0 + "admin/decisions/*/claims"): (V0 + "admin/decisions/" + "0" * 32 + "/claims", b"", 404),
     ("POST", V0 + "admin/reference-values/statements/*/revoke"): (
         V0 + "admin/reference-values/statements/none/revoke",
         b'{"reason":"stolen"}',

@@ -84,6 +84,12 @@ def _reference_routes(references: ReferenceRoutes) -> Iterable[Route]:
     yield _change("POST", f"{values}/statements/*/revoke", write, references.revoke, changed)
     yield _read(f"{values}/messages/*", read, references.message)
     yield _read(f"{values}/why", read, references.why)
+    yield _read(f"{values}/names", read, references.names)
+    yield _read(f"{values}/statements/*/values", read, references.stated)
+    yield _read(f"{values}/expiring", read, references.expiring)
+    yield _read(f"{values}/misses", read, references.misses)
+    yield _read(f"{values}/drift", read, references.drift)
+    yield _read("/kbs/v0/admin/decisions/*/claims", Permission.AUDIT_READ, references.claims)
 
 
 def _policy_routes(policies: PolicyRoutes, candidates: CandidateRoutes) -> Iterable[Route]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kbs.admin.reference_use import DEFAULT_LAST, MAX_LAST, ReferenceUse
 from kbs.audit.events import AdminRead, ReferenceValueChanged
 from kbs.audit.gate import Decided
 from kbs.clock import Clock
-from kbs.errors import ReferenceValuesUnavailable, ReferenceValueUnacceptable, ResourceNotFound
-from kbs.web.administration.decode import JSON, actor, json_object, only_parameter
+from kbs.errors import MalformedMessage, ReferenceValuesUnavailable, ReferenceValueUnacceptable, ResourceNotFound
+from kbs.web.administration.decode import JSON, actor, document_response, json_object, only_parameter
 from kbs.web.model import Call, HttpResponse
 from rvps import rest
 from rvps.client import ReferenceValueProvider
@@ -22,8 +23,9 @@ _FAILED = "RVPS configuration failed: "
 class ReferenceRoutes:
     """Reference values."""
 
-    def __init__(self, provider: ReferenceValueProvider, clock: Clock) -> None:
+    def __init__(self, provider: ReferenceValueProvider, use: ReferenceUse, clock: Clock) -> None:
         self._provider = provider
+        self._use = use
         self._clock = clock
 
     def query(self, call: Call) -> Decided[HttpResponse]:
@@ -87,11 +89,45 @@ class ReferenceRoutes:
         return _changed(call, answer)
 
     def why(self, call: Call) -> Decided[HttpResponse]:
-        """GET admin/reference-values/why?name=…[&value=<JSON>]."""
+        """GET admin/reference-values/why?name=…[&value=<JSON>]: with the decisions that looked it up."""
         query = call.target.query
-        name = query.get("name", "")
+        name, text = query.get("name", ""), query.get("value")
         with _worded():
-            return _read(call, f"why {name}", rest.why(self._provider, name, query.get("value"), self._clock()))
+            found = rest.why_document(self._provider, name, text, self._clock())
+            usage = self._use.usage(name, rest.value_of(text))
+        return document_response(call, f"why {name}", {**found, "decisions": usage})
+
+    def names(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/names?value=<JSON>."""
+        with _worded():
+            return _read(call, "names of a value", rest.names_of(self._provider, call.target.query.get("value")))
+
+    def stated(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/statements/<id or digest>/values."""
+        with _worded():
+            return _read(call, f"values of {call.parameters[0]}", rest.stated(self._provider, call.parameters[0]))
+
+    def expiring(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/expiring[?within=<seconds>]."""
+        with _worded():
+            found = rest.expiring(self._provider, call.target.query.get("within"), self._clock())
+        return _read(call, "expiring reference values", found)
+
+    def misses(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/misses: look-ups by name in this process; `drift` has those of policies."""
+        return _read(call, "misses", rest.misses(self._provider))
+
+    def drift(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/reference-values/drift[?last=<decisions>]: what guests present and nobody states."""
+        text = call.target.query.get("last", str(DEFAULT_LAST))
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_LAST):
+            raise MalformedMessage(f"last: a number of decisions from 1 to {MAX_LAST}")
+        return document_response(call, "drift", self._use.drift(int(text)).document())
+
+    def claims(self, call: Call) -> Decided[HttpResponse]:
+        """GET admin/decisions/<id>/claims: what a kept decision was made of."""
+        decision = call.parameters[0]
+        return document_response(call, f"claims of {decision}", self._use.claims(decision))
 
     def message(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values/messages/<SHA-256>: a signed message as it arrived."""
