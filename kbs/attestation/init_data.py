@@ -34,6 +34,14 @@ _MAX_DEPTH: Final = 48
 
 _POLICY_DATA: Final = "policy_data := {"
 
+DATA_CLAIM: Final = "agent_policy_claims"
+"""What `policy_data` of the agent's policy says. Extracted by its text alone: a comment would do, so that the data count
+only where the rules are approved too."""
+
+RULES_CLAIM: Final = "agent_policy_rules_sha256"
+"""SHA-256, lower-case hex, of the text of the agent's policy before `policy_data`: all of its rules, since what comes
+behind is one JSON object to the end of the text. It is there exactly when `DATA_CLAIM` is."""
+
 # The standard library's parser needs quadratic time for keys of many dotted parts: 40 KB keep it busy for 8 s, and
 # below a table with a long name each short key costs as much. The search does not know strings from keys; prose and
 # code have no such runs.
@@ -113,22 +121,26 @@ def _parse(body: str) -> InitData:
 
 
 def _claims(data: Mapping[str, str]) -> Mapping[str, Json]:
-    """Derive `init_data_claims`: an entry that has no exact JSON form stays the text it is."""
-    claims: dict[str, Json] = dict(data)
+    """Derive `init_data_claims`: an entry that has no exact JSON form stays the text it is.
+
+    Entries that are named as what is derived here are left out: their author could say with them what was never derived.
+    """
+    claims: dict[str, Json] = {name: text for name, text in data.items() if name not in (DATA_CLAIM, RULES_CLAIM)}
     for name in ("aa.toml", "cdh.toml"):
         if name in data:
             try:
                 claims[name] = _json_form(_toml(data[name]), _MAX_DEPTH)
             except ValueError:
                 continue
-    _, found, policy_data = data.get("policy.rego", "").partition(_POLICY_DATA)
+    rules, found, policy_data = data.get("policy.rego", "").partition(_POLICY_DATA)
     if found:
         try:
             parsed = _json_form(strict_json.decode(b"{" + policy_data.encode()), _MAX_DEPTH)
         except (ValueError, MalformedMessage):
             return claims
         del claims["policy.rego"]
-        claims["agent_policy_claims"] = parsed
+        claims[DATA_CLAIM] = parsed
+        claims[RULES_CLAIM] = hashlib.sha256(rules.encode()).hexdigest()
     return claims
 
 

@@ -20,6 +20,7 @@ _MODULES: Final[Mapping[PolicyKind, tuple[str, ...]]] = MappingProxyType(
             "checks",
             "cpu",
             "findings",
+            "identity",
             "prelude",
             "profile",
             "sets",
@@ -29,7 +30,7 @@ _MODULES: Final[Mapping[PolicyKind, tuple[str, ...]]] = MappingProxyType(
         PolicyKind.RESOURCE: ("affirming", "findings", "workload", "wrapper_resource"),
     }
 )
-IMPORTABLE: Final = frozenset({"affirming", "checks", "cpu", "findings", "profile", "sets", "workload"})
+IMPORTABLE: Final = frozenset({"affirming", "checks", "cpu", "findings", "identity", "profile", "sets", "workload"})
 """Packages below `data.kbs` that a policy may refer to."""
 
 

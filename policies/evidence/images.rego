@@ -2,8 +2,9 @@
 #
 # `executables` asks beside the default's rows that each image of the agent's policy in the init data, and each that the
 # runtime log says was pulled, is in the reference value `allowed_images`; at least one there must be. A pause container
-# without a name is "(sandbox)". `instance-identity` 2: the init data are an approved document (see profile init-data), so
-# that the agent's rules enforce what its data say.
+# without a name is "(sandbox)". Nothing was measured at run time but what the attestation agent logged, so that no pull is
+# hidden. `instance-identity` 2: the init data are an approved document, or the agent's rules in them are approved
+# (kbs.identity), so that they enforce what the data say.
 package policy
 
 import data.kbs.cpu
@@ -13,14 +14,20 @@ import data.kbs.workload
 table := object.union(
 	profile.standard,
 	{
-		"executables": {"also": [["init_data_claims.agent_policy_claims.containers[image]", "all in", "allowed_images"]]},
+		"executables": {"also": [
+			["init_data_claims.agent_policy_claims.containers[image]", "all in", "allowed_images"],
+			["event_log.registers[run time]", "one of", ["complete", "unused"]],
+		]},
 		"instance-identity": {"also": [profile.pinned]},
 	},
 )
 
 facts := object.union(
 	profile.init_data_facts,
-	{"init_data_claims.agent_policy_claims.containers[image]": workload.images(input)},
+	{
+		"init_data_claims.agent_policy_claims.containers[image]": workload.images(input),
+		"event_log.registers[run time]": workload.runtime_log(input),
+	},
 )
 
 trust_claims := profile.vector(table, facts)

@@ -61,10 +61,44 @@ test_pulled if {
 	pull := {"details": {"unicode_name": "AAEL", "data": {
 		"operation": "PullImage", "content": {"image": "registry.example/b", "digest": "sha256:2"},
 	}}}
-	document := put(samples.with_init_data("tdx"), ["tdx", "uefi_event_logs", "-"], pull)
+	plain := json.remove(samples.with_init_data("tdx"), [["tdx", "runtime_events"]])
+	foreign := put(plain, ["tdx", "uefi_event_logs", "-"], pull)
+	document := put(samples.with_init_data("tdx"), ["tdx", "runtime_events", "-"], pull.details.data)
 	vector(document, references).executables == 33
+	vector(foreign, references).executables == 33
 	allowed := array.concat(references.allowed_images, ["registry.example/b@sha256:2"])
 	vector(document, object.union(references, {"allowed_images": allowed})).executables == 3
+}
+
+# One that is allowed does not excuse one that is not.
+test_every_pull_counts if {
+	good := {"operation": "PullImage", "content": {"image": "registry.example/b", "digest": "sha256:2"}}
+	bad := {"operation": "PullImage", "content": {"image": "registry.example/c", "digest": "sha256:3"}}
+	values := object.union(references, {"allowed_images": array.concat(references.allowed_images, ["registry.example/b@sha256:2"])})
+	vector(put(samples.with_init_data("tdx"), ["tdx", "runtime_events"], [good, good]), values).executables == 3
+	every events in [[good, bad], [bad, good], [bad], [good, {"operation": "PullImage", "content": "text"}]] {
+		vector(put(samples.with_init_data("tdx"), ["tdx", "runtime_events"], events), values).executables == 33
+	}
+}
+
+# A measured event that no label explains, and a log that somebody left out.
+test_hidden_events if {
+	relabelled := put(samples.with_init_data("tdx"), ["tdx", "event_log", "registers", 0, "events"], 1)
+	vector(relabelled, references).executables == 33
+	without := json.remove(samples.with_init_data("tdx"), [["tdx", "event_log"]])
+	vector(without, references).executables == 33
+	vector(put(without, ["tdx", "quote", "body", "rtmr_3"], "0000"), references).executables == 3
+	vector(put(without, ["tdx", "quote", "body", "rtmr_3"], "0001"), references).executables == 33
+	vector(put(samples.with_init_data("tpm"), ["tpm", "pcr17"], "0001"), references).executables == 33
+}
+
+test_rules_stand_in_for_the_document if {
+	values := object.union(object.remove(references, ["init_data_digests"]), {"agent_policy_rules_digests": [samples.rules]})
+	vector(samples.with_init_data("snp"), values)["instance-identity"] == 2
+	permissive := put(samples.with_init_data("snp"), ["init_data_claims", "agent_policy_rules_sha256"], "00")
+	vector(permissive, values)["instance-identity"] == 97
+	hidden := json.remove(samples.with_init_data("snp"), [["init_data_claims", "agent_policy_rules_sha256"]])
+	vector(hidden, values)["instance-identity"] == 97
 }
 
 test_pinned if {

@@ -1,8 +1,8 @@
 # Appraisal Policy for Evidence, profile namespace: as the default, and the guest belongs to an approved namespace.
 #
 # `instance-identity` 2: all containers of the agent's policy in the init data are of namespaces (tenants) in the
-# reference value `allowed_namespaces`, and the init data are an approved document (see profile init-data), so that the
-# agent's rules enforce what its data say.
+# reference value `allowed_namespaces`, and the init data are an approved document, or the agent's rules in them are
+# approved (kbs.identity), so that they enforce what the data say.
 package policy
 
 import data.kbs.cpu

@@ -8,6 +8,8 @@
 # may `import data.kbs.cpu`.
 package kbs.cpu
 
+import data.kbs.identity
+
 tees := {"az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "nitro", "sample", "se", "sgx", "snp", "tdx", "tpm"}
 
 named := tees & object.keys(input)
@@ -289,14 +291,14 @@ nitro_hardware := {"must": [
 	["revocation", "one of", ["checked", "not_applicable"], "revocation_waived"],
 ]}
 
-# What the token says of the workload, as upstream's default policy has it.
+# What the token says of the workload, as upstream's default policy has it; beside it what somebody vouches for.
 extensions := [{
 	"name": "ear.trustee.identifiers",
 	"key": -18,
-	"value": {"validated": {name: list |
+	"value": {"validated": object.union(identity.identifiers, {name: list |
 		some name, list in identifiers
 		count(list) > 0
-	}},
+	})},
 }]
 
 identifiers := {

@@ -9,6 +9,7 @@ package kbs.profile
 
 import data.kbs.checks
 import data.kbs.cpu
+import data.kbs.identity
 
 scales := {
 	"executables": [3, 4, 33],
@@ -77,15 +78,11 @@ fixed(rows) := [check | some check in rows; not check[1] in checks.by_reference]
 rows(rule, part) := object.get(standard, [rule, part], [])
 
 # What the measured init data say holds only as far as the agent's rules enforce it, and whoever writes the document
-# writes the rules. So the whole document is approved by its digest, unless its author is trusted by name of a reference
-# value that says what it is.
-pinned := ["init_data", "in", "init_data_digests", "init_data_author_trusted"]
+# writes the rules. So the whole document is approved by its digest, unless its rules are approved by theirs or its author
+# is trusted (kbs.identity).
+pinned := ["init_data", "in", "init_data_digests", "agent_policy_enforced"]
 
 init_data_facts := {
 	"init_data": object.get(input, "init_data", null),
-	"init_data_author_trusted": author_trusted,
+	"agent_policy_enforced": identity.enforced,
 }
-
-default author_trusted := false
-
-author_trusted if data.policy.query_reference_value("insecure_trust_init_data_author") == true

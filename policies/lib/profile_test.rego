@@ -57,10 +57,12 @@ test_rows if {
 test_init_data if {
 	profile.pinned[2] == "init_data_digests"
 	document := samples.with_init_data("snp")
-	profile.init_data_facts == {"init_data": "3a5f", "init_data_author_trusted": false} with input as document
+	profile.init_data_facts == {"init_data": "3a5f", "agent_policy_enforced": false} with input as document
 	every value in [false, null, "true", 1, {}] {
-		not profile.author_trusted with data.kbs.reference as {"insecure_trust_init_data_author": value}
+		profile.init_data_facts.agent_policy_enforced == false with input as document
+			with data.kbs.reference as {"insecure_trust_init_data_author": value}
 	}
-	profile.author_trusted with data.kbs.reference as {"insecure_trust_init_data_author": true}
+	profile.init_data_facts.agent_policy_enforced == true with input as document
+		with data.kbs.reference as {"insecure_trust_init_data_author": true}
 	profile.init_data_facts.init_data == null with input as {}
 }

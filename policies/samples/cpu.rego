@@ -15,6 +15,9 @@ intel := {
 	},
 }
 
+# A PCR that nothing was measured into.
+untouched := "0000000000000000000000000000000000000000000000000000000000000000"
+
 kernel_event := {
 	"type_name": "EV_EFI_BOOT_SERVICES_APPLICATION",
 	"digests": [{"alg": "SHA-384", "digest": "c1"}],
@@ -39,21 +42,25 @@ good := {
 		"policy_abi_major": 0, "policy_abi_minor": 31, "policy_single_socket": false,
 		"platform_smt_enabled": true, "platform_tsme_enabled": false,
 	},
-	"tdx": object.union(intel, {"uefi_event_logs": [kernel_event, command_line_event]}),
+	"tdx": object.union(intel, {
+		"uefi_event_logs": [kernel_event, command_line_event],
+		"runtime_events": [],
+		"event_log": {"registers": [{"index": 4, "events": 0, "recomputed": 0, "runtime_events": 0}]},
+	}),
 	"sgx": {
 		"tcb_status": "UpToDate", "tcb_out_of_date_days": 0, "collateral_expiration_status": "0",
 		"header": {"vendor_id": "939a7233f79c4ca9940a0db3957f0607"},
 		"body": {"mr_enclave": "e1", "attributes.flags": "0500000000000000", "attributes.xfrm": "e700000000000000"},
 	},
 	"az-snp-vtpm": {
-		"measurement": "bWVhcw==", "tpm": {"pcr11": "11"}, "vmpl": "0", "provisional_firmware": "false", "secure-boot": true,
+		"measurement": "bWVhcw==", "tpm": {"pcr11": "11", "pcr17": untouched}, "vmpl": "0", "provisional_firmware": "false", "secure-boot": true,
 		"boot_measured": true,
 		"reported_tcb_bootloader": "3", "reported_tcb_tee": "0", "reported_tcb_snp": "8", "reported_tcb_microcode": "115",
 		"policy_debug_allowed": "false", "policy_migrate_ma": "false", "policy_smt_allowed": "true",
 		"policy_abi_major": "0", "policy_abi_minor": "31", "policy_single_socket": "false",
 		"platform_smt_enabled": "true", "platform_tsme_enabled": "true",
 	},
-	"az-tdx-vtpm": object.union(intel, {"tpm": {"pcr11": "11"}, "secure-boot": true, "boot_measured": true}),
+	"az-tdx-vtpm": object.union(intel, {"tpm": {"pcr11": "11", "pcr17": untouched}, "secure-boot": true, "boot_measured": true}),
 	"cca": {
 		"platform_lifecycle": "secured", "platform_firmware": "not_checked", "platform_firmware_approved": false,
 		"realm_measurements_fit": true,
@@ -70,9 +77,9 @@ good := {
 		"document": "enclave", "debug": false,
 		"pcr0": "a0", "pcr1": "a1", "pcr2": "a2", "pcr3": "a3", "pcr8": "a8",
 	},
-	"tpm": {"pcr11": "11", "ak_public": "MIIB", "boot_measured": true},
+	"tpm": {"pcr11": "11", "pcr17": untouched, "ak_public": "MIIB", "boot_measured": true},
 	"se": {"version": 256, "tag": "7a", "image_phkh": "1a", "attestation_phkh": "2a"},
-	"csv": {"measure": "d1", "policy": {"nodbg": 1, "es": 1, "nosend": 1, "api_major": 1, "api_minor": 2}},
+	"csv": {"measure": "d1", "rtmr4": untouched, "policy": {"nodbg": 1, "es": 1, "nosend": 1, "api_major": 1, "api_minor": 2}},
 }
 
 references := {
@@ -105,11 +112,16 @@ document(tee) := {tee: object.union(good[tee], fixed)}
 # The same with init data: two containers and a pod's pause container, of one pod in one namespace.
 with_init_data(tee) := object.union(document(tee), {
 	"init_data": "3a5f",
-	"init_data_claims": {"agent_policy_claims": {"containers": [
-		container({"io.kubernetes.cri.container-type": "sandbox"}),
-		container({"io.kubernetes.cri.image-name": image}),
-	]}},
+	"init_data_claims": {
+		"agent_policy_claims": {"containers": [
+			container({"io.kubernetes.cri.container-type": "sandbox"}),
+			container({"io.kubernetes.cri.image-name": image}),
+		]},
+		"agent_policy_rules_sha256": rules,
+	},
 })
+
+rules := "7e57000000000000000000000000000000000000000000000000000000000000"
 
 image := "registry.example/payments/api@sha256:1111111111111111111111111111111111111111111111111111111111111111"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbs.attestation.init_data import MAX_DOCUMENT, parse_init_data
+from kbs.attestation.init_data import DATA_CLAIM, MAX_DOCUMENT, RULES_CLAIM, parse_init_data
 from kbs.errors import MalformedMessage
 
 HEAD = 'version = "0.1.0"\nalgorithm = "sha256"\n'
@@ -41,7 +42,9 @@ def test_vectors_of_whole_documents(vectors: Path) -> None:
         found = parse_init_data(document["toml"], "toml")
         assert found.algorithm == document["algorithm"]
         assert found.digest.hex() == document["digest_hex"]
-        assert found.claims == wanted["init_data_claims"]
+        rules = tomllib.loads(document["toml"])["data"]["policy.rego"].partition("policy_data := {")[0]
+        ours = {RULES_CLAIM: hashlib.sha256(rules.encode()).hexdigest()}
+        assert found.claims == wanted["init_data_claims"] | ours
 
 
 def test_vectors_of_the_attestation_service(vectors: Path) -> None:
@@ -50,7 +53,8 @@ def test_vectors_of_the_attestation_service(vectors: Path) -> None:
     for case in cases:
         found = parse_init_data(case["toml"])
         assert (found.algorithm, found.digest.hex()) == (case["algorithm"], case["digest_hex"])
-        assert found.claims == case["init_data_claims"]
+        assert {name: claim for name, claim in found.claims.items() if name != RULES_CLAIM} == case["init_data_claims"]
+        assert (RULES_CLAIM in found.claims) == (DATA_CLAIM in found.claims)
 
 
 def test_one_more_newline_is_another_digest(vectors: Path) -> None:
@@ -67,9 +71,35 @@ def test_one_more_newline_is_another_digest(vectors: Path) -> None:
 def test_policy_data_is_found_by_its_text_alone(vectors: Path) -> None:
     negative = {case["name"]: case for case in _load(vectors / "initdata" / "initdata-vectors.json")["negative"]}
     commented = _entries(policy_rego=negative["commented-policy-data"]["policy_rego"])
-    assert commented == {"agent_policy_claims": {"containers": []}}
+    rules = negative["commented-policy-data"]["policy_rego"].partition("policy_data := {")[0]
+    assert rules.endswith("\n# ")
+    assert commented == {DATA_CLAIM: {"containers": []}, RULES_CLAIM: hashlib.sha256(rules.encode()).hexdigest()}
     text = negative["policy-data-not-last"]["policy_rego"]
     assert _entries(policy_rego=text) == {"policy.rego": text}
+
+
+def test_the_rules_are_all_of_the_text_before_the_data() -> None:
+    """So that a comment sign, or one more rule, is another digest; the data, and what they are, make no difference."""
+    rules = "package agent_policy\ndefault CreateContainerRequest := false\n"
+
+    def digest_of(text: str) -> Any:
+        return _entries(policy_rego=text)[RULES_CLAIM]
+
+    assert digest_of(rules + "policy_data := {}") == hashlib.sha256(rules.encode()).hexdigest()
+    assert digest_of(rules + 'policy_data := {"containers": [1]}\n') == digest_of(rules + "policy_data := {}")
+    for other in (rules + "# ", rules + "SetPolicyRequest := true\n", rules.replace("false", "true"), ""):
+        assert digest_of(other + "policy_data := {}") != digest_of(rules + "policy_data := {}")
+
+
+@pytest.mark.parametrize("name", [DATA_CLAIM, RULES_CLAIM])
+def test_no_entry_passes_for_what_is_derived(name: str) -> None:
+    """The author of a document would otherwise say with a label that approved rules enforce its data."""
+    assert parse_init_data(_document(**{name: "ab" * 32})).claims == {}
+    derived = parse_init_data(_document(**{name: "ab" * 32, "policy.rego": "policy_data := {}"})).claims
+    assert derived == {DATA_CLAIM: {}, RULES_CLAIM: hashlib.sha256(b"").hexdigest()}
+    assert parse_init_data(_document(**{name: "x", "policy.rego": "allow := true"})).claims == {
+        "policy.rego": "allow := true"
+    }
 
 
 @pytest.mark.parametrize(
@@ -221,9 +251,8 @@ def test_policy_data_that_readers_would_read_differently_stays_text(tail: str) -
 
 @pytest.mark.parametrize("space", ["", "\n", " \t\r\n\n"])
 def test_policy_data_may_end_in_white_space(space: str) -> None:
-    assert _entries(policy_rego=f'policy_data := {{"a": [1, null]}}{space}') == {
-        "agent_policy_claims": {"a": [1, None]}
-    }
+    claims = _entries(policy_rego=f'policy_data := {{"a": [1, null]}}{space}')
+    assert claims[DATA_CLAIM] == {"a": [1, None]}
 
 
 def test_the_first_policy_data_counts() -> None:
@@ -246,4 +275,4 @@ def test_any_entry_gives_claims(data: dict[str, str]) -> None:
     encodable = {name: text for name, text in data.items() if text.isprintable()}
     claims = parse_init_data(_document(**encodable)).claims
     json.dumps(claims, allow_nan=False)
-    assert set(claims) - {"agent_policy_claims"} <= set(encodable)
+    assert set(claims) - {DATA_CLAIM, RULES_CLAIM} <= set(encodable)
