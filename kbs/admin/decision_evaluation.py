@@ -17,7 +17,7 @@ from kbs.admin.what_if import ReferenceValues
 from kbs.clock import Clock
 from kbs.errors import MalformedMessage, PolicyBroken, ReferenceValuesUnavailable, ResourceNotFound
 from kbs.policy.compile import Compiler
-from kbs.policy.decisions import DecisionInputs, KeptDecision
+from kbs.policy.decisions import DecisionInputs, KeptDecision, extension_digests
 from kbs.policy.engine import Policy, PolicyEngine, PolicyKind
 from kbs.policy.outcome import resource_input
 from kbs.policy.store import RESOURCE_POLICY_ID, PolicyStore
@@ -25,7 +25,7 @@ from kbs.policy.workbench import Workbench
 from rvps.errors import ProviderUnavailable
 from rvps.model import Snapshot
 
-_OUTCOME: Final = ("status", "vector", "allow", "error")
+_OUTCOME: Final = ("status", "vector", "extensions", "allow", "error")
 _COMPARED: Final = ("seen", "expected", "ok")
 
 
@@ -160,6 +160,7 @@ class DecisionEvaluation:
             document |= {"outcome": {"error": err.reason, "detail": err.operator_detail or str(err)}, "findings": []}
         else:
             vector = {"status": found.get("status"), "vector": found.get("trust_claims")}
+            vector |= extension_digests(found.get("extensions", {}))
             document["outcome"] = {"allow": found["allow"]} if "allow" in found else vector
             document["findings"] = found["findings"]
         if question.trace:
@@ -223,6 +224,10 @@ def _differences(kept: KeptDecision, document: Mapping[str, Any], recorded: Any)
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             found.append({"name": name, "then": before.get(name), "now": after.get(name)})
+    before, after = then.get("extensions") or {}, now.get("extensions") or {}
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            found.append({"name": f"extension {name}", "then": before.get(name), "now": after.get(name)})
     return {"outcome": found, "claims": _claims(recorded, document["findings"])}
 
 

@@ -15,7 +15,7 @@ from kbs.attestation.appraisal import status, trust_vector
 from kbs.clock import Clock
 from kbs.errors import DependencyFault, KbsError, ReferenceValuesUnavailable
 from kbs.policy.conjunction import would_allow
-from kbs.policy.decisions import DecisionInputs, KeptDecision
+from kbs.policy.decisions import DecisionInputs, KeptDecision, extension_digests
 from kbs.policy.engine import Finding, Policy, PolicyEngine, PolicyKind
 from kbs.policy.store import PolicyStore
 from rvps.errors import ProviderUnavailable
@@ -23,10 +23,10 @@ from rvps.model import Snapshot
 
 MAX_REPLAYED: Final = 10_000
 _MAX_CAUSES: Final = 20
-_OUTCOME: Final[frozenset[str]] = frozenset({"status", "vector", "allow", "error"})
+_OUTCOME: Final[frozenset[str]] = frozenset({"status", "vector", "extensions", "allow", "error"})
 
 Outcome = Mapping[str, Any]
-"""`{"allow"}`, `{"status", "vector"}` or `{"error"}`."""
+"""`{"allow"}`, `{"status", "vector", "extensions"?}` or `{"error"}`."""
 
 
 class ReferenceValues(Protocol):
@@ -152,7 +152,8 @@ class WhatIf:
                 raise
             except KbsError as err:
                 return {"error": err.reason}
-            return {"status": status(vector).value, "vector": dict(vector)}
+            digests = extension_digests(verdict.extensions)
+            return {"status": status(vector).value, "vector": dict(vector), **digests}
 
         return outcome
 

@@ -149,7 +149,13 @@ def what_if_command(
 def _row(changed: Mapping[str, Any]) -> tuple[object, ...]:
     causes = dict.fromkeys(f"{cause['claim']} is {json.dumps(cause['seen'])}" for cause in changed["causes"])
     after = _word(changed["after"]) + ("*" if changed["also_now"] else "")
-    return (changed["decision"], changed["subject"], _word(changed["before"]), after, "; ".join(causes))
+    because = [*causes, *(f"extension {name}" for name in _other_extensions(changed))]
+    return (changed["decision"], changed["subject"], _word(changed["before"]), after, "; ".join(because))
+
+
+def _other_extensions(changed: Mapping[str, Any]) -> list[str]:
+    before, after = (changed[when].get("extensions", {}) for when in ("before", "after"))
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
 
 def _word(outcome: Mapping[str, Any]) -> str:

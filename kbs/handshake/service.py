@@ -34,7 +34,7 @@ from kbs.errors import (
     ServerFault,
 )
 from kbs.handshake.cookie import CookieSealer, OpenChallenge, nonce_digest
-from kbs.policy.decisions import DecisionInput, DecisionInputs
+from kbs.policy.decisions import DecisionInput, DecisionInputs, extension_digests
 from kbs.policy.engine import PolicyKind
 from kbs.protocol import rcar, runtime_data
 from kbs.protocol.tee import Tee
@@ -249,6 +249,7 @@ class Handshakes:
         references = attested.result.references_version
         for given, appraisal in zip(attested.inputs, attested.result.appraisals, strict=True):
             outcome: dict[str, Any] = {"status": appraisal.status.value, "vector": appraisal.vector}
+            outcome |= extension_digests(appraisal.extensions)
             if attested.shadow:
                 outcome["shadow"] = {given.policy_id: attested.shadow.get(appraisal.submod, {})}
             self._inputs.keep(

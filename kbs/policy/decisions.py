@@ -7,6 +7,8 @@ does not fit is dropped, the oldest first: this is a sample for authors, the aud
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import threading
@@ -37,7 +39,8 @@ class DecisionInput:
     policy_id, policy: id and SHA-256 of the text that decided; for a resource, of the global one.
     part: submodule of the evidence; empty for a resource.
     claims: the input document as our own encoder made it. request: for a resource, what appears as `data`.
-    outcome: `{"status", "vector"}`, `{"allow"}` or `{"error"}`; with `shadow` where a candidate was staged.
+    outcome: `{"status", "vector", "extensions"?}` with extensions as `extension_digests` has them, `{"allow"}` or
+        `{"error"}`; with `shadow` where a candidate was staged.
     references: version of the reference values.
     """
 
@@ -50,6 +53,17 @@ class DecisionInput:
     part: str = ""
     request: Mapping[str, Any] | None = field(default=None, repr=False)
     references: str = ""
+
+
+def extension_digests(extensions: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """`{"extensions": name → SHA-256 of the value, 16 hex digits}`, or nothing without extensions.
+
+    Enough to see that a value would be another one; what it is may say much about a workload.
+    """
+    if not extensions:
+        return {}
+    texts = {name: json.dumps(value, sort_keys=True) for name, value in sorted(extensions.items())}
+    return {"extensions": {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}}
 
 
 class KeptDecision(msgspec.Struct, frozen=True):

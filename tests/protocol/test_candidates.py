@@ -111,6 +111,14 @@ def test_a_candidate_with_other_extensions_differs(broker: BrokerUnderTest) -> N
     assert "extensions" not in shadow
 
 
+def test_what_if_sees_other_extensions(broker: BrokerUnderTest) -> None:
+    broker.attested()
+    assert what_if(broker, CPU, EVIDENCE)["changed"] == []
+    (changed,) = what_if(broker, (POLICIES / "evidence/gpu.rego").read_bytes(), EVIDENCE)["changed"]
+    assert changed["before"]["extensions"].keys() == {"ear.trustee.identifiers"}
+    assert "extensions" not in changed["after"]
+
+
 def test_a_candidate_is_activated_against_what_it_was_staged_for(broker: BrokerUnderTest) -> None:
     stage(broker, DENY)
     broker.use_policy("allow-all")

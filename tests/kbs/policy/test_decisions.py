@@ -9,7 +9,7 @@ import pytest
 
 from kbs.errors import StorageUnavailable
 from kbs.policy import decisions
-from kbs.policy.decisions import DecisionInput, DecisionInputs
+from kbs.policy.decisions import DecisionInput, DecisionInputs, extension_digests
 from kbs.policy.engine import PolicyKind
 from kbs.storage.recent import Bounds, MemoryRecentStore
 from tests.kbs.policy.support import NOW
@@ -38,6 +38,14 @@ def test_the_newest_come_back_as_they_were() -> None:
     )
     assert len(kept.last(100)) == 5
     kept.close()
+
+
+def test_extensions_are_kept_as_digests() -> None:
+    assert extension_digests({}) == {}
+    one = extension_digests({"b": {"x": [10**30, "\u2028"], "a": None}, "a": 1})
+    assert one == extension_digests({"a": 1, "b": {"a": None, "x": [10**30, "\u2028"]}})
+    assert {len(digest) for digest in one["extensions"].values()} == {16}
+    assert one["extensions"]["a"] != extension_digests({"a": "1"})["extensions"]["a"]
 
 
 def test_all_inputs_of_one_decision() -> None:

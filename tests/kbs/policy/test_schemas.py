@@ -17,7 +17,7 @@ from kbs.admin.explain import explain
 from kbs.attestation.cases import fixed_snapshot
 from kbs.errors import PolicyBroken
 from kbs.policy import outcome
-from kbs.policy.decisions import DecisionInput, _line
+from kbs.policy.decisions import DecisionInput, _line, extension_digests
 from kbs.policy.engine import Finding, PolicyKind
 from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
@@ -146,9 +146,8 @@ def test_only_booleans_are_an_allow(allow: Any) -> None:
 @pytest.mark.parametrize("kind", list(PolicyKind))
 def test_kept_decisions_fit(kind: PolicyKind) -> None:
     resource = kind is PolicyKind.RESOURCE
-    said: dict[str, Any] = (
-        {"allow": False, "denied_by": "path:x"} if resource else {"status": "none", "vector": {"hardware": 0}}
-    )
+    vector = {"status": "none", "vector": {"hardware": 0}, **extension_digests({"é": [1.5, None]})}
+    said: dict[str, Any] = {"allow": False, "denied_by": "path:x"} if resource else vector
     made = DecisionInput(
         "0" * 32, kind, "id", "d", b'{"a":1}', said, "" if resource else "cpu0", REQUEST if resource else None, "v1"
     )
