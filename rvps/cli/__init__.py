@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from rvps.cli import signing, values
+from rvps.cli import lookups, signing, values, workflow
 from rvps.cli.compute import compute
+from rvps.cli.difference import diff
 from rvps.cli.imports import import_command
 from rvps.cli.learn import learn
 from rvps.cli.serve import serve
@@ -30,3 +31,16 @@ for _command in (
     main.add_command(_command)
 for _command in (signing.keygen, signing.sign, signing.sign_approval, signing.sign_revocation, signing.attach, verify):
     main.add_command(_command)
+for _command in (
+    workflow.statements,
+    workflow.show_command,
+    workflow.approve,
+    workflow.revoke,
+    diff,
+    lookups.why,
+    lookups.expiring,
+    lookups.drift,
+    lookups.misses,
+):
+    main.add_command(_command)
+main.add_command(values.register, "publish")  # one command: `register` is the word of the field's tool

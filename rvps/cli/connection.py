@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import click
@@ -38,8 +39,17 @@ class Broker:
     http: httpx.Client
     headers: dict[str, str] = field(repr=False)
 
-    def send(self, method: str, target: str, content: bytes | None = None) -> httpx.Response:
+    def send(
+        self,
+        method: str,
+        target: str,
+        content: bytes | None = None,
+        following: Mapping[int, str] = MappingProxyType({}),
+    ) -> httpx.Response:
         """One request below `/kbs/v0/`.
+
+        Args:
+            following: what to do next, by status, where it is not what `NEXT` says.
 
         Raises:
             Failure: no answer, or any status but 200.
@@ -52,17 +62,37 @@ class Broker:
                 f"no answer from {address} ({err})", "check --url and --ca-file, and that the broker runs"
             ) from err
         if response.status_code != 200:
-            following = NEXT.get(response.status_code, "see the broker's log for this request")
-            raise Failure(f"{response.status_code}: {_detail(response)}", following)
+            status = response.status_code
+            advice = following.get(status) or NEXT.get(status, "see the broker's log for this request")
+            raise Failure(f"{status}: {_detail(response)}", advice)
         return response
 
 
 def connection(function: Callable[..., None]) -> Callable[..., None]:
     """The options that every command has."""
     options = (
-        click.option("--url", default="https://127.0.0.1:8080", show_default=True, help="The broker's admin address."),
-        click.option("--token-file", type=click.Path(path_type=Path), help="File with an admin token."),
-        click.option("--ca-file", type=click.Path(path_type=Path), help="PEM of the only roots to trust."),
+        click.option(
+            "--url",
+            envvar="RVPS_URL",
+            default="https://127.0.0.1:8080",
+            show_default=True,
+            show_envvar=True,
+            help="The broker's admin address, or that of `rvps serve`.",
+        ),
+        click.option(
+            "--token-file",
+            envvar="RVPS_TOKEN_FILE",
+            show_envvar=True,
+            type=click.Path(path_type=Path),
+            help="File with an admin token.",
+        ),
+        click.option(
+            "--ca-file",
+            envvar="RVPS_CA_FILE",
+            show_envvar=True,
+            type=click.Path(path_type=Path),
+            help="PEM of the only roots to trust.",
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else."),
     )
     for option in reversed(options):

@@ -76,6 +76,9 @@ def keygen(file: Path, algorithm: str, password_file: Path | None, as_json: bool
 @click.option("--expires", metavar="TIME", help="Or until when: YYYY-MM-DDTHH:MM:SSZ.")
 @click.option("--not-before", metavar="TIME", help="From when on; default from arrival on.")
 @click.option("--together", is_flag=True, help="The values match only as a set.")
+@click.option(
+    "--value", "more", multiple=True, metavar="NAME=JSON", help="A value beside those of the set; repeatable."
+)
 @click.option("--known-bad", multiple=True, metavar="NAME=JSON", help="A value never to accept; may be repeated.")
 @signer_options
 def sign(
@@ -85,18 +88,19 @@ def sign(
     expires: str | None,
     not_before: str | None,
     together: bool,
+    more: tuple[str, ...],
     known_bad: tuple[str, ...],
     key_file: Path,
     password_file: Path | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Sign a value set, as `rvps compute` writes it, and make the message that `rvps register` sends."""
+    """Sign a value set, as `rvps compute` writes it, and make the message that `rvps publish` sends."""
     _check_outputs(out, as_json)
     now = system_clock()
     if expires is not None and days is not None:
         raise Failure("--days and --expires both say when it ends", "give one of them")
-    values = _value_set(file, together, known_bad)
+    values = _value_set(file, together, more, known_bad)
     try:
         until = now + timedelta(days=days or _DEFAULT_DAYS) if expires is None else _moment(expires, "--expires")
         if until <= now:
@@ -113,7 +117,7 @@ def sign(
         "artifacts": len(values.artifacts),
         "expires": messages.write_time(until),
     }
-    _deliver(statement, _key(key_file, password_file), out, as_json, told)
+    _deliver(statement, key_from(key_file, password_file), out, as_json, told)
 
 
 @click.command()
@@ -125,9 +129,9 @@ def sign_approval(
 ) -> None:
     """Consent to a statement: the message that states it, or its digest of 64 hex digits."""
     _check_outputs(out, as_json)
-    digest = _statement_digest(statement)
+    digest = statement_digest(statement)
     content = signing.approval_statement(digest, serial)
-    _deliver(content, _key(key_file, password_file), out, as_json, {"approves": digest})
+    _deliver(content, key_from(key_file, password_file), out, as_json, {"approves": digest})
 
 
 @click.command()
@@ -139,12 +143,12 @@ def sign_revocation(
 ) -> None:
     """Make a statement void for ever: the message that states it, or its digest of 64 hex digits."""
     _check_outputs(out, as_json)
-    digest = _statement_digest(statement)
+    digest = statement_digest(statement)
     try:
         content = signing.revocation_statement(digest, reason)
     except StatementUnacceptable as err:
         raise Failure(str(err), "give --reason one short line") from err
-    _deliver(content, _key(key_file, password_file), out, as_json, {"revokes": digest, "reason": reason})
+    _deliver(content, key_from(key_file, password_file), out, as_json, {"revokes": digest, "reason": reason})
 
 
 @click.command()
@@ -178,7 +182,12 @@ def payload_of(path: Path) -> tuple[dict[str, Any], bytes]:
         raise Failure(f"{path}: {err}", "name a message that `rvps sign` or `rvps attach` made") from err
 
 
-def _statement_digest(statement: str) -> str:
+def statement_digest(statement: str) -> str:
+    """The digest by which approvals name a statement, of its message or given as it is.
+
+    Raises:
+        Failure: neither a message nor a digest.
+    """
     if len(statement) == _DIGEST and not set(statement) - set("0123456789abcdef"):
         return statement
     _, payload = payload_of(Path(statement))
@@ -190,22 +199,32 @@ def _statement_digest(statement: str) -> str:
         raise Failure(f"{statement}: {err}", "name the message of the statement, or its digest") from err
 
 
-def _value_set(path: Path, together: bool, known_bad: tuple[str, ...]) -> value_set.ValueSet:
+def _value_set(path: Path, together: bool, more: tuple[str, ...], known_bad: tuple[str, ...]) -> value_set.ValueSet:
     try:
         found = value_set.read(_contents(path, value_set.MAX_DOCUMENT))
         bad = {name: list(values) for name, values in found.known_bad.items()}
         for text in known_bad:
-            name, sign_, value = text.partition("=")
-            if not sign_:
-                raise StatementUnacceptable("--known-bad is NAME=JSON")
-            bad.setdefault(name, []).append(decode(value.encode(), max_bytes=value_set.MAX_DOCUMENT))
-        return value_set.ValueSet(
-            found.series, found.values, found.artifacts, found.tee, found.together or together, bad
-        )
-    except NotStrictJson as err:
-        raise Failure(f"--known-bad: {err}", "give NAME=JSON, such as name='\"ab12\"'") from err
+            name, value = _named(text, "--known-bad")
+            bad.setdefault(name, []).append(value)
+        values = dict(found.values)
+        for text in more:
+            name, value = _named(text, "--value")
+            if name in values:
+                raise StatementUnacceptable(f"--value: the set states {name!r} already")
+            values[name] = value
+        return value_set.ValueSet(found.series, values, found.artifacts, found.tee, found.together or together, bad)
     except StatementUnacceptable as err:
         raise Failure(f"{path}: {err}", "make a value set with `rvps compute … -o FILE`") from err
+
+
+def _named(text: str, option: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    try:
+        if equals:
+            return name, decode(value.encode(), max_bytes=value_set.MAX_DOCUMENT)
+    except (NotStrictJson, UnicodeEncodeError) as err:
+        raise Failure(f"{option}: {err}", "give NAME=JSON, such as name='\"ab12\"'") from err
+    raise Failure(f"{option} is NAME=JSON", "give NAME=JSON, such as name='\"ab12\"'")
 
 
 def _deliver(statement: bytes, key: signing.SigningKey, out: Path | None, as_json: bool, told: dict[str, Any]) -> None:
@@ -215,7 +234,7 @@ def _deliver(statement: bytes, key: signing.SigningKey, out: Path | None, as_jso
         click.echo(json.dumps(told))
     elif out is not None:
         show_facts([(name.replace("_", " "), str(value)) for name, value in told.items()])
-        click.echo(f"Written to {shown(str(out))}. Next: rvps register -p {shown(str(out))}")
+        click.echo(f"Written to {shown(str(out))}. Next: rvps publish {shown(str(out))}")
 
 
 def _write(message: bytes, out: Path | None) -> None:
@@ -230,7 +249,12 @@ def _check_outputs(out: Path | None, as_json: bool) -> None:
         raise Failure("--json and the message would both go to standard output", "add -o FILE")
 
 
-def _key(path: Path, password_file: Path | None) -> signing.SigningKey:
+def key_from(path: Path, password_file: Path | None) -> signing.SigningKey:
+    """The signing key in a file; asks for its password at a terminal.
+
+    Raises:
+        Failure: no key, or a password that does not open it.
+    """
     pem = _contents(path, _MAX_KEY)
     password = None if password_file is None else _password(password_file)
     try:

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from rvps.cli import grpc_client
+from rvps.cli import grpc_client, sending
 from rvps.cli.connection import NEXT, Broker, Failure, connection, decoded, open_broker, shown
 
 _MAX_MESSAGE: Final = 12 << 20  # bytes; as much as the services take
@@ -27,23 +27,54 @@ _addr = click.option(
 
 
 @click.command()
-@click.option(
-    "-p", "--path", "--file", "file", type=click.File("rb"), required=True, help="Message as JSON; - for stdin."
-)
+@click.argument("named", type=click.File("rb"), required=False, metavar="[MESSAGE]")
+@click.option("-p", "--path", "--file", "file", type=click.File("rb"), help="The same as MESSAGE; - for stdin.")
+@click.option("--dry-run", is_flag=True, help="Say what it would change; store nothing.")
 @_addr
 @connection
 def register(
-    file: BinaryIO, addr: str | None, url: str, token_file: Path | None, ca_file: Path | None, as_json: bool
+    named: BinaryIO | None,
+    file: BinaryIO | None,
+    dry_run: bool,
+    addr: str | None,
+    url: str,
+    token_file: Path | None,
+    ca_file: Path | None,
+    as_json: bool,
 ) -> None:
-    """Send one RVPS message. Its values replace earlier ones of the same names."""
-    message = file.read(_MAX_MESSAGE + 1)
+    """Send one message: a signed statement, approval or revocation, or unsigned values that you vouch for.
+
+    `rvps publish` and `rvps register`, the word of the field's tool, are one command. Unsigned values replace earlier
+    ones of the same names.
+    """
+    source = named or file
+    if source is None or (named is not None and file is not None):
+        raise click.UsageError("name one message: rvps publish MESSAGE")
+    if addr is not None and dry_run:
+        raise click.UsageError("--dry-run asks over REST: give --url, not --addr")
+    message = source.read(_MAX_MESSAGE + 1)
     if len(message) > _MAX_MESSAGE:
         raise Failure(f"the message has more than {_MAX_MESSAGE} bytes", "split it into several messages")
+    if dry_run:
+        found = sending.preview(open_broker(url, token_file, ca_file), message)
+        if as_json:
+            click.echo(json.dumps(found))
+        else:
+            sending.show_preview(found)
+        return
+    done: dict[str, Any] = {}
     if addr is not None:
         grpc_client.register(addr, message, token_file, ca_file)
+    elif sending.is_signed(message):
+        done = sending.submit(open_broker(url, token_file, ca_file), message)
     else:
         open_broker(url, token_file, ca_file).send("POST", "reference-value", message)
-    click.echo('{"registered": true}' if as_json else "Register provenance succeeded.")
+    if as_json:
+        click.echo(json.dumps({"registered": True, **done}))
+        return
+    click.echo("Register provenance succeeded.")
+    if done:
+        sending.show_status(done["status"])
 
 
 @click.command()

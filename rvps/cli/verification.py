@@ -16,7 +16,7 @@ from rvps.cli.connection import Failure, shown
 from rvps.cli.signing import payload_of, show_facts
 from rvps.clock import system_clock
 from rvps.errors import SettingsUnacceptable, SignatureRefused, StatementUnacceptable
-from rvps.intake import intake_for
+from rvps.intake import intake_for, signed_form
 from rvps.intake.model import Approval, Content, Revocation, Verified
 from rvps.messages import write_time
 from rvps.view import View
@@ -42,7 +42,9 @@ def verify(message: Path, file: Path, as_json: bool) -> None:
     document, payload = payload_of(message)
     now = system_clock()
     try:
-        intake = intake_for(str(document.get("type")))
+        kind = str(document.get("type"))
+        # upstream's types may be signed too
+        intake = signed_form(kind, payload) or intake_for(kind)
         verified = intake.verify(payload, known, now)
         content = intake.extract(verified, now)
         if isinstance(content, Content):

@@ -74,7 +74,7 @@ def test_from_a_value_set_to_a_message(run: Run) -> None:
 
 def test_people_see_whole_ids_and_the_next_step(run: Run) -> None:
     result = run("sign", "set.json", "--key", "acme.pem", "--serial", "4", "-o", "m.json")
-    assert "Next: rvps register -p m.json" in result.stdout
+    assert "Next: rvps publish m.json" in result.stdout
     shown = run("verify", "m.json", "--publishers", "publishers.toml").stdout
     signer = told(verify(run))["signer"]
     assert signer in result.stdout
