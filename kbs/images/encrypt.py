@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 from kbs.images.errors import ImageRefused
 from kbs.images.kek import Random
-from kbs.images.layer_cipher import LayerEncryptor, Measured, zstd_to_gzip
+from kbs.images.layer_cipher import LayerEncryptor
 from kbs.images.layer_kinds import guest_media_type, is_zstd, sealed_annotations
 from kbs.images.layer_options import PublicOptions
 from kbs.images.model import Descriptor
 from kbs.images.packet import WrapType, wrap
+from kbs.images.packing import Measured, zstd_to_gzip
 from kbs.images.rewrite import Copy, LayerPlace, Outcome, Rewriter, Written, counted
 from kbs.secret import Secret
 

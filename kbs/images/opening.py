@@ -5,8 +5,9 @@ Source: guest-components 2.1, 2.2, 2.6.
 
 from __future__ import annotations
 
+import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kbs.images.errors import ImageError, ImageRefused, PacketRefused
@@ -20,9 +21,10 @@ from kbs.images.layer_kinds import (
     read_sealed,
     rekeyed_annotations,
 )
-from kbs.images.layer_options import PrivateOptions
+from kbs.images.layer_options import PrivateOptions, PublicOptions
 from kbs.images.model import Descriptor
 from kbs.images.packet import Packet, WrapType, unwrap, wrap
+from kbs.images.packing import Measured, unpacked
 from kbs.images.rewrite import Copy, LayerPlace, Outcome, Rewriter, Written, counted
 from kbs.secret import Secret
 
@@ -59,13 +61,35 @@ class _Decrypt:
         private = _private(sealed, self.kek_of, place, any_kid=False)
         key = (layer.digest, private.digest)
         if key not in self.done:
-            pieces = counted(copy.source.blob(layer), copy.progress.layer(f"decrypt {place.what}", layer.size))
+            label = f"decrypt {place.what}"
             try:
-                self.done[key] = copy.target.write_blob(decrypted(pieces, private, sealed.public))
+                self.done[key] = copy.target.write_blob(_opened(layer, private, sealed.public, copy, label))
+                if not hmac.compare_digest(self.done[key][0], private.digest):
+                    again = _opened(layer, private, sealed.public, copy, f"unpack {place.what}")
+                    _check_unpacked(again, layer, place)
             except ImageRefused as err:
                 raise ImageRefused(f"{place.what}: {err}") from None
         digest, size = self.done[key]
         return layer.changed(layer.media_type.removesuffix(ENCRYPTED), digest, size, opened_annotations(layer))
+
+
+def _opened(
+    layer: Descriptor, private: PrivateOptions, public: PublicOptions, copy: Copy, label: str
+) -> Iterator[bytes]:
+    pieces = counted(copy.source.blob(layer), copy.progress.layer(label, layer.size))
+    return decrypted(pieces, private, public)
+
+
+def _check_unpacked(pieces: Iterable[bytes], layer: Descriptor, place: LayerPlace) -> None:
+    """Take another digest than the key's options name if the layer's tar is the one that the config names.
+
+    NOTE: containers/image writes the digest from before it packed a layer itself, and guests compare `diff_id` alone.
+    """
+    measured = Measured(unpacked(pieces, layer.media_type.removesuffix(ENCRYPTED)))
+    for _ in measured:
+        continue
+    if place.diff_id is None or not hmac.compare_digest(measured.digest(), place.diff_id):
+        raise ImageRefused("decrypted, the layer is neither what its key's options name nor what the config names")
 
 
 @dataclass(slots=True)
