@@ -30,7 +30,7 @@ _MAX_VERSIONS: Final = 3  # of the reference values, per policy
 _POLICY: Final = "policy"
 _SERVED: Final = "served"
 # A function must be there before its caller is loaded.
-_LIBRARY: Final = ("prelude", "findings", "checks", "sets", "cpu", "profile", "workload", "affirming")
+_LIBRARY: Final = ("prelude", "findings", "checks", "sets", "cpu", "profile", "identity", "workload", "affirming")
 _LOAD_ORDER: Final = (*_LIBRARY, _POLICY, "wrapper_evidence", "wrapper_resource", _SERVED)
 _OURS: Final = ("prelude", _SERVED)  # what reads the values
 # As lib/prelude.rego, but each evaluation names its version: changed reference values compile nothing.
