@@ -9,7 +9,7 @@ OPA_DIR := $(VENV)/opa
 FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy vectors policies policy-corpus opa proto swtpm lock fuzz clean
+.PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy vectors policies policy-corpus opa proto swtpm openbao lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -61,11 +61,14 @@ policies: $(READY)  ## rebuild the shipped .wasm from policies/ (needs opa)
 opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw-away Go)
 	@$(BIN)/python -m kbs.policy.install $(OPA_DIR)
 
-proto: $(READY)  ## generate the gRPC stubs in rvps/proto anew
-	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. rvps/proto/*.proto
+proto: $(READY)  ## generate the gRPC stubs in rvps/proto and kbs/images/proto anew
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. rvps/proto/*.proto kbs/images/proto/*.proto
 
 swtpm:  ## install swtpm from the distribution (root or sudo): a real TPM for the tests
 	@.ci/swtpm
+
+openbao: $(READY)  ## get OpenBao into .venv: a real Vault for the tests
+	@.ci/openbao
 
 policy-corpus: $(READY)  ## both policy engines over all policies, claims and mutations (needs opa); CORPUS="--mutations 50"
 	@$(BIN)/python -m tests.policy_corpus $(CORPUS)
@@ -75,7 +78,7 @@ bench-policy: $(READY)  ## a decision in process and by an OPA server, in P-256 
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
-		--no-emit-find-links --no-emit-trusted-host --extra dev --output-file requirements.lock pyproject.toml
+		--no-emit-find-links --no-emit-trusted-host --extra dev --extra vault --output-file requirements.lock pyproject.toml
 	@$(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["fast"][0])' \
 		| $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements-fast.lock -

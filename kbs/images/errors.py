@@ -33,3 +33,11 @@ class LocationRefused(ImageError):
 
 class RegistryFailed(ImageError):
     """A registry that said no, did not answer, or broke its protocol."""
+
+
+class RequestRefused(ImageError):
+    """A request to the key provider that is not of its protocol, or asks for what it does not do."""
+
+
+class BrokerRefused(ImageError):
+    """A broker that did not store a KEK, or did not hand one out."""
