@@ -7,8 +7,9 @@ told to take it.
 from __future__ import annotations
 
 import base64
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,9 @@ from kbs.cli.output import click_echo, done, print_json, write_private
 from kbs.cli.parameters import NamedJson
 from kbs.cli.test_root import software_attester
 from kbs.client.attesters.catalogue import SOFTWARE_ATTESTERS
+from kbs.client.attesters.model import SoftwareAttester
+from kbs.client.attesters.snp import SoftwareSnp
+from kbs.client.attesters.tdx import SoftwareTdx
 from kbs.client.errors import ClientMisconfigured
 from kbs.client.guest import VERSION, Attester, GuestClient
 from kbs.client.old_guests import GENERATIONS
@@ -27,8 +31,11 @@ from kbs.client.sample_attester import SampleAttester
 from kbs.protocol.tee import Tee
 from kbs.strict_json import Json
 
+_REGISTER: Final = re.compile("[0-9a-f]{96}", re.ASCII)
 _TEES: Final = (Tee.SAMPLE.value, *sorted(tee.value for tee in SOFTWARE_ATTESTERS))
 _CLAIMS: Final = ("svn", "launch_digest", "platform_version", "debug")
+_REGISTERS: Final = {Tee.SNP: ("measurement",), Tee.TDX: ("mr_td", "rtmr_0", "rtmr_1", "rtmr_2", "rtmr_3")}
+"""What the machines of these TEEs can be made to show by `--claim`, as 48 octets in hex."""
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT: Final = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 
@@ -64,14 +71,29 @@ class Guest:
             if self.test_root is not None:
                 raise click.UsageError("the sample TEE has no vendor: leave --insecure-test-root out")
             return _sample_attester(self.claims)
-        if self.claims:
-            raise click.UsageError("--claim is for the sample TEE")
+        shown = _registers(Tee(self.tee), self.claims)
         if self.test_root is None:
             raise click.UsageError(
                 f"--tee {self.tee} needs --insecure-test-root FOLDER; a broker that trusts one: "
                 f"kbs init DIRECTORY --tee {self.tee} --insecure-test-root"
             )
-        return software_attester(self.test_root, Tee(self.tee))
+        machine = software_attester(self.test_root, Tee(self.tee))
+        return _Showing(machine, shown) if shown else machine
+
+
+@dataclass(frozen=True, slots=True)
+class _Showing:
+    """A machine that was started with something else: `kbs.client.guest.Attester`."""
+
+    machine: SoftwareAttester
+    registers: Mapping[str, bytes]
+
+    def evidence_for(self, report_data: bytes, *, init_data: bytes | None = None) -> Any:
+        """Evidence that shows the registers. A boot log would contradict them, so there is none."""
+        if isinstance(self.machine, SoftwareTdx):
+            return self.machine.evidence(report_data, init_data, log=None, fields=dict(self.registers))
+        assert isinstance(self.machine, SoftwareSnp)
+        return self.machine.evidence(report_data, init_data, **self.registers)
 
 
 def guest_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,7 +111,8 @@ def guest_options(command: Callable[..., None]) -> Callable[..., None]:
             "claims",
             type=NamedJson(),
             multiple=True,
-            help=f"Claim another value, e.g. debug=true; one of {', '.join(_CLAIMS)}. Repeatable.",
+            help=f"Claim another value, e.g. debug=true; one of {', '.join(_CLAIMS)}. snp: measurement; tdx: mr_td, "
+            "rtmr_0 to rtmr_3. Repeatable.",
         ),
         click.option("--init-data", type=_FILE, help="Init-data document in TOML."),
         click.option(
@@ -168,6 +191,24 @@ def token_command(
         click_echo(token)
     else:
         done("got", f"a token to {out}")
+
+
+def _registers(tee: Tee, claims: tuple[tuple[str, Json], ...]) -> dict[str, bytes]:
+    """The claims as registers of a TEE.
+
+    Raises:
+        UsageError: a TEE or a register that cannot be chosen, or a value that is none.
+    """
+    known = _REGISTERS.get(tee, ())
+    found = {}
+    for name, value in claims:
+        if name not in known or name in found:
+            may = ", ".join(known) or "none"
+            raise click.UsageError(f"--claim {name}: of {tee} each of these may be given once: {may}")
+        if not isinstance(value, str) or not _REGISTER.fullmatch(value):
+            raise click.UsageError(f"--claim {name}: 96 hex digits as a JSON string")
+        found[name] = bytes.fromhex(value)
+    return found
 
 
 def _sample_attester(claims: tuple[tuple[str, Json], ...]) -> SampleAttester:

@@ -105,7 +105,7 @@ def query(
     if _PATH_NAME.fullmatch(name):
         value = decoded(broker.send("GET", f"reference-value/{name}"))
     else:
-        found = [line for line in _listed(broker, name) if line["name"] == name and line["valid"]]
+        found = [line for line in listed(broker, name) if line["name"] == name and line["valid"]]
         if not found:
             raise Failure(f"no reference value {name}", NEXT[404])
         value = found[0]["value"]
@@ -129,7 +129,7 @@ def _query_grpc(addr: str, name: str, ca_file: Path | None, as_json: bool) -> No
 @connection
 def list_values(url: str, token_file: Path | None, ca_file: Path | None, as_json: bool) -> None:
     """List all stored values with issuer and validity, expired ones too."""
-    lines = _listed(open_broker(url, token_file, ca_file))
+    lines = listed(open_broker(url, token_file, ca_file))
     if as_json:
         click.echo(json.dumps(lines))
         return
@@ -151,7 +151,12 @@ def withdraw(name: str, url: str, token_file: Path | None, ca_file: Path | None,
     click.echo('{"withdrawn": true}' if as_json else "Withdrawn.")
 
 
-def _listed(broker: Broker, name: str | None = None) -> list[dict[str, Any]]:
+def listed(broker: Broker, name: str | None = None) -> list[dict[str, Any]]:
+    """Lines of `rvps list`, of one name or of all.
+
+    Raises:
+        Failure: nobody answers, or not with a list of values.
+    """
     query_text = "" if name is None else f"?name={quote(name, safe='')}"
     lines = decoded(broker.send("GET", f"admin/reference-values{query_text}"))
     needed = {"name", "value", "issuer", "valid_until", "valid"}

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from rvps.cli.compute.build_file import take_build
 from rvps.cli.compute.inputs import FILE, Counts, Digest, Hex, hash_artifact, read_artifact, refusals
 from rvps.cli.compute.output import Output, emit, output_options
 from rvps.compute import snp as measure
@@ -19,12 +20,13 @@ _NEXT: Final = "give the OVMF image that the guests start with, whole; --help te
 
 @click.command()
 @click.option("--ovmf", type=FILE, required=True, help="Firmware, as given to QEMU.")
-@click.option("--vcpus", type=Counts(measure.MAX_VCPUS), required=True, help="Numbers of vCPUs: 1,2,4 or 1-8.")
+@click.option("--vcpus", type=Counts(measure.MAX_VCPUS), help="Numbers of vCPUs: 1,2,4 or 1-8; default: of --build.")
 @click.option("--vcpu-type", type=click.Choice(sorted(measure.VCPU_SIGNATURES)), help="QEMU's CPU model.")
 @click.option("--vcpu-sig", type=Hex(), help="Or CPUID 1 EAX.")
 @click.option("--vcpu-family", type=click.IntRange(0, 270), help="Or family, with the next two.")
 @click.option("--vcpu-model", type=click.IntRange(0, 255))
 @click.option("--vcpu-stepping", type=click.IntRange(0, 15))
+@click.option("--build", type=FILE, help="Kernel, initrd and command line as `rvps compute kata -o` wrote them.")
 @click.option("--kernel", type=FILE, help="Kernel of direct boot, with QEMU's kernel-hashes=on.")
 @click.option("--initrd", type=FILE, help="Its initrd.")
 @click.option("--append", "--cmdline", "append", metavar="TEXT", help="Its command line, exactly as QEMU gets it.")
@@ -35,12 +37,18 @@ _NEXT: Final = "give the OVMF image that the guests start with, whole; --help te
 )  # fmt: skip
 @click.option("--ovmf-hash", type=Digest(measure.DIGEST_SIZE), help="Digest after other firmware with the same layout.")
 @output_options("snp-guest")
-def snp(ovmf: Path, vcpus: tuple[int, ...], append: str | None, out: Path | None, **options: Any) -> None:
+def snp(ovmf: Path, vcpus: tuple[int, ...] | None, build: Path | None, out: Path | None, **options: Any) -> None:
     """Launch digests of SEV-SNP guests.
 
     Gives snp_launch_measurement: one value for each number of vCPUs."""
     signature = _signature(options)
-    kernel, initrd = options["kernel"], options["initrd"]
+    if build is not None:
+        with refusals(_NEXT):
+            found = take_build(options, build, "append")
+        vcpus = vcpus or (found.vcpus,)
+    if vcpus is None:
+        raise click.UsageError("give --vcpus: each number of them has a launch digest of its own")
+    kernel, initrd, append = options["kernel"], options["initrd"], options["append"]
     if kernel is None and (initrd is not None or append is not None):
         raise click.UsageError("--initrd and --append go with --kernel: without it, nothing of them is measured")
     with refusals(_NEXT):

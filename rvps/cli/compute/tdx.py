@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 from rich.table import Table
 
+from rvps.cli.compute.build_file import take_build
 from rvps.cli.compute.inputs import FILE, Size, hash_artifact, read_artifact, refusals
 from rvps.cli.compute.output import Output, emit, output_options, write_whole
 from rvps.cli.connection import shown
@@ -41,6 +42,7 @@ class _Inputs:
     "--page-order", "orders", type=click.Choice([str(order) for order in tdvf.PageOrder]), multiple=True,
     default=["page"], show_default=True, help="How hosts add pages; twice for a fleet of both kinds.",
 )  # fmt: skip
+@click.option("--build", type=FILE, help="Kernel, initrd and command line as `rvps compute kata -o` wrote them.")
 @click.option("--kernel", type=FILE, help="Kernel of direct boot (-kernel), with an EFI stub.")
 @click.option("--initrd", type=FILE, help="Its initrd.")
 @click.option("--cmdline", "--append", "cmdline", metavar="TEXT", help="Its command line, exactly as QEMU gets it.")
@@ -55,10 +57,15 @@ class _Inputs:
 @click.option("--event-log", type=FILE, help="CCEL of such a machine: lends the events that cannot be computed.")
 @click.option("--events", type=click.Path(path_type=Path, dir_okay=False), help="Write the events as JSON.")
 @output_options("tdx-guest")
-def tdx(firmware: Path, orders: Sequence[str], events: Path | None, out: Path | None, **options: Any) -> None:
+def tdx(
+    firmware: Path, orders: Sequence[str], build: Path | None, events: Path | None, out: Path | None, **options: Any
+) -> None:
     """Registers of TDX guests.
 
     Gives mr_td, and rtmr_0 to rtmr_2, tdvfkernel, tdvfkernelparams as far as the files go."""
+    if build is not None:
+        with refusals(_NEXT):
+            take_build(options, build, "cmdline")
     _check_options(options)
     inputs = _Inputs()
     if options["memory"] is not None and options["event_log"] is None and options["initrd"] is None:
