@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import opa_binary, swtpm_binary
+from tests import bao_binary, opa_binary, swtpm_binary
+from tests.bao_binary import bao
 from tests.crosscheck import programs
 from tests.opa_binary import opa, opa_socket
 from tests.swtpm_binary import new_tpm, swtpm
 
-__all__ = ["new_tpm", "opa", "opa_socket", "swtpm", "vectors"]
+__all__ = ["bao", "new_tpm", "opa", "opa_socket", "swtpm", "vectors"]
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -26,4 +27,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what did not run for want of a program."""
     opa_binary.summarize(terminalreporter)
     swtpm_binary.summarize(terminalreporter)
+    bao_binary.summarize(terminalreporter)
     programs.summarize(terminalreporter)

@@ -33,6 +33,7 @@ IMPORT_NAMES: Mapping[str, str] = {
     "protobuf": "google",
     "pytest-socket": "pytest_socket",
     "pytest-xdist": "xdist",
+    "pyyaml": "yaml",
     "sev-snp-measure": "sevsnpmeasure",
 }
 USED_BY_NAME: Mapping[str, tuple[str, str]] = {
@@ -48,6 +49,7 @@ USED_BY_NAME: Mapping[str, tuple[str, str]] = {
     "types-grpcio": ("Makefile", "$(BIN)/mypy"),
     "types-jsonschema": ("Makefile", "$(BIN)/mypy"),
     "types-protobuf": ("Makefile", "$(BIN)/mypy"),
+    "types-pyyaml": ("Makefile", "$(BIN)/mypy"),
     "uvloop": ("kbs/server.py", '"asgi_loop": "uvloop"'),
     "werkzeug": ("pyproject.toml", "werkzeug>=3.1.9"),  # under flask; named for its floor alone
 }
@@ -61,8 +63,10 @@ def _names(texts: Iterable[str]) -> set[str]:
     return {canonicalize_name(Requirement(text).name) for text in texts}
 
 
-RUNTIME = _names(PROJECT["dependencies"])
-DEVELOPMENT = _names(PROJECT["optional-dependencies"]["dev"])
+EXTRAS = PROJECT["optional-dependencies"]
+OPTIONAL = [text for extra, texts in EXTRAS.items() if extra not in ("dev", "fast") for text in texts]
+RUNTIME = _names([*PROJECT["dependencies"], *OPTIONAL])
+DEVELOPMENT = _names(EXTRAS["dev"])
 
 
 @functools.cache
@@ -114,11 +118,11 @@ def test_every_declared_dependency_is_used(name: str) -> None:
 
 
 def test_nothing_is_declared_twice() -> None:
-    texts = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    texts = [*PROJECT["dependencies"], *EXTRAS["dev"], *OPTIONAL]
     assert len(_names(texts)) == len(texts)
 
 
-@pytest.mark.parametrize("text", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"], *FLOORS])
+@pytest.mark.parametrize("text", [*PROJECT["dependencies"], *EXTRAS["dev"], *OPTIONAL, *FLOORS])
 def test_the_lock_fits_every_range(text: str) -> None:
     requirement = Requirement(text)
     version, hashes = _locked()[canonicalize_name(requirement.name)]

@@ -39,7 +39,7 @@ class ResourceRoutes:
             "version": history[-1].version,
             "versions": [entry_document(each) for each in history],
         }
-        return document_response(call, f"resource {path}", document, etag(history[-1].version))
+        return document_response(call, f"resource {path}", document, etag(history[-1].version or None))
 
     def roll_back(self, call: Call) -> Decided[HttpResponse]:
         """POST admin/resources/…/rollback {"version": n}."""
@@ -54,7 +54,7 @@ class ResourceRoutes:
             version=version,
             peer=call.request.peer,
         )
-        return Decided((event,), json_response({"version": version}, etag(version)))
+        return Decided((event,), json_response({"version": version}, etag(version or None)))
 
 
 def plugin_handler(name: str, plugin: Plugin) -> Handler:

@@ -1,0 +1,130 @@
+"""Plugin `resource`: secrets by repository/type/tag; write-only for administrators (kbs-protocol 8.1).
+
+Where a secret is kept is decided by its name alone: the store with the longest prefix, else the broker's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from kbs.clock import Clock
+from kbs.errors import NameNotAllowed, ResourceNotFound, StorageUnavailable
+from kbs.plugins.model import Access, Guard, PluginAnswer, PluginRequest
+from kbs.plugins.resource.backends.key_value import KeyValueBackend
+from kbs.plugins.resource.model import Backend, StoreRefuses
+from kbs.protocol.resource_path import ResourcePath
+from kbs.protocol.resource_path import parse as parse_path
+from kbs.secret import Secret
+from kbs.storage.model import Entry, KeyValueStore
+
+_T = TypeVar("_T")
+_GUARDS: Mapping[str, Guard] = {
+    "GET": Guard(Access.TOKEN),
+    "POST": Guard(Access.ADMIN, "resource.write"),
+    "DELETE": Guard(Access.ADMIN, "resource.delete"),
+}
+
+
+class ResourcePlugin:
+    """Secrets in the key-value store and in others by prefix. Bytes leave only through the release door."""
+
+    def __init__(self, store: KeyValueStore, clock: Clock, external: Sequence[tuple[str, Backend]] = ()) -> None:
+        """external: prefixes and stores, longest prefix first."""
+        self._own = KeyValueBackend(store)
+        self._external = external
+        self._clock = clock
+        self.blocks = any(backend.remote for _, backend in external)
+
+    def guards(self) -> Mapping[str, Guard]:
+        """GET for guests; POST and DELETE for administrators."""
+        return _GUARDS
+
+    def handle(self, request: PluginRequest) -> PluginAnswer:
+        """Read, write or delete one secret."""
+        if request.method == "GET":
+            return self._read(request)
+        path = parse_path(request.segments)
+        if request.method == "POST":
+            version = self.write(path, request.body, author=request.author or "unknown", expected=request.expected)
+            return PluginAnswer(Secret(b""), version=version or None, action="write")
+        backend = self._backend(str(path))
+        if not _told(lambda: backend.delete(str(path), expected=request.expected)):
+            raise ResourceNotFound(f"no resource {path}")
+        return PluginAnswer(Secret(b""), action="delete")
+
+    def write(self, path: ResourcePath, value: bytes, *, author: str, expected: int | None) -> int:
+        """Write the next version; its number, 0 from a store without numbers."""
+        meta = {"author": author, "time": self._clock().isoformat(), "size": str(len(value))}
+        backend = self._backend(str(path))
+        return _told(lambda: backend.put(str(path), value, meta=meta, expected=expected))
+
+    def roll_back(self, path: ResourcePath, version: int, *, author: str, expected: int | None = None) -> int:
+        """Make the bytes of a past version current again, as a new version; its number.
+
+        expected: the version that must be current; None: whichever is.
+
+        Raises:
+            ResourceNotFound: no such resource or version. VersionConflict: another is current.
+        """
+        name, backend = str(path), self._backend(str(path))
+        current = _told(lambda: backend.get(name))
+        past = _told(lambda: backend.get(name, version))
+        if current is None or past is None:
+            raise ResourceNotFound(f"no version {version} of resource {path}")
+        meta = {
+            "author": author,
+            "time": self._clock().isoformat(),
+            "size": str(len(past.value)),
+            "rolled_back_to": str(version),
+        }
+        wanted = current.version if expected is None else expected
+        return _told(lambda: backend.put(name, past.value, meta=meta, expected=wanted))
+
+    def entries(self, prefix: str = "") -> Sequence[Entry]:
+        """Names and metadata of all stores, never bytes. What one store holds below another's prefix is hidden."""
+        found: list[Entry] = []
+        for mounted, backend in (*self._external, ("", self._own)):
+            if mounted.startswith(prefix) or prefix.startswith(mounted):
+                listed = _told(lambda backend=backend: backend.entries(prefix))  # type: ignore[misc]
+                found += [entry for entry in listed if self._backend(entry.key) is backend]
+        return sorted(found, key=lambda entry: entry.key)
+
+    def history(self, path: ResourcePath) -> Sequence[Entry]:
+        """Kept versions of one secret.
+
+        Raises:
+            ResourceNotFound: no such resource.
+        """
+        backend = self._backend(str(path))
+        found = _told(lambda: backend.history(str(path)))
+        if not found:
+            raise ResourceNotFound(f"no resource {path}")
+        return found
+
+    def _backend(self, name: str) -> Backend:
+        for prefix, backend in self._external:
+            if name.startswith(prefix):
+                return backend
+        return self._own
+
+    def _read(self, request: PluginRequest) -> PluginAnswer:
+        try:
+            path = parse_path(request.segments)
+        except NameNotAllowed as err:  # to a guest a name outside the grammar is one that does not exist
+            raise ResourceNotFound(str(err)) from None
+        try:
+            record = self._backend(str(path)).get(str(path))
+        except StoreRefuses as err:  # neither is what the broker itself may not read
+            raise ResourceNotFound(f"no resource {path}", operator_detail=f"resource {path}: {err}") from None
+        if record is None:
+            raise ResourceNotFound(f"no resource {path}")
+        return PluginAnswer(Secret(record.value), version=record.version or None)
+
+
+def _told(ask: Callable[[], _T]) -> _T:
+    """An administrator is told why a store refuses."""
+    try:
+        return ask()
+    except StoreRefuses as err:
+        raise StorageUnavailable(f"the store of this resource refuses: {err}") from None
