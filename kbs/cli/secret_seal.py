@@ -163,7 +163,7 @@ def publish(admin: AdminClient, key: PublicKey, kid: ResourceUri, *, replace: bo
     try:
         admin.set_resource(str(kid.path), named.encode(), expected=None if replace else 0)
     except Conflict:
-        warn(f"{kid} is at the broker already and was left as it is; --republish or --replace writes it anew")
+        warn(f"{kid} is at the broker already and was left as it is; --republish (publish: --replace) writes over it")
         return False
     return True
 
