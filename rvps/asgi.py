@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from rvps.errors import SettingsUnacceptable
 from rvps.rest import MAX_MESSAGE, Answer
@@ -20,6 +21,7 @@ _BODY_SECONDS: Final = 30.0
 _GRACE_SECONDS: Final = 10
 _KEEP_ALIVE_SECONDS: Final = 75  # brokers poll twice a second over one connection
 _HEAD_LIMIT: Final = 32 << 10  # octets
+_HEAD_SECONDS: Final = 5.0  # between two looks; whoever was awaited at both is not waited for
 _CONNECTIONS: Final = 1000
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -101,6 +103,56 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+class Connection(H11Protocol):
+    """One connection, with what uvicorn leaves open: an end to waiting for a head, and room for whoever comes next.
+
+    uvicorn's own limit answers 503 to everybody once there are so many connections, and who sends nothing is counted:
+    a thousand idle sockets of a stranger would keep every broker from its snapshot. Here the one that was silent
+    longest makes room.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        """Somebody is here."""
+        self._active = self.loop.time()
+        self._awaited: object = None  # the last request that was answered when a next head was awaited
+        if len(self.connections) >= _CONNECTIONS:
+            idle = [each for each in self.connections if isinstance(each, Connection) and each.waits]
+            if not idle:
+                transport.abort()
+                return
+            oldest = min(idle, key=lambda each: each._active)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+        super().connection_made(transport)
+        self._look = self.loop.call_later(_HEAD_SECONDS, self._look_after)
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of a request."""
+        self._active = self.loop.time()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        if self.transport is not None:  # else it was never let in
+            self._look.cancel()
+            super().connection_lost(exc)
+
+    @property
+    def waits(self) -> bool:
+        """Whether no request is being read or answered."""
+        request: RequestResponseCycle | None = self.cycle
+        return request is None or request.response_complete
+
+    def _look_after(self) -> None:
+        # Between requests uvicorn's own timer runs, until the first byte of the next head.
+        awaited = (self.cycle,) if self.waits and self.timeout_keep_alive_task is None else None
+        if awaited is not None and awaited == self._awaited:
+            self.transport.abort()
+            return
+        self._awaited = awaited
+        self._look = self.loop.call_later(_HEAD_SECONDS, self._look_after)
+
+
 class HttpServer:
     """uvicorn in a thread of its own, on a socket that is bound already.
 
@@ -113,13 +165,12 @@ class HttpServer:
             application,
             lifespan="off",
             ws="none",
-            http="h11",
+            http=Connection,
             loop="asyncio",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
             h11_max_incomplete_event_size=_HEAD_LIMIT,

@@ -5,13 +5,16 @@ Source: rvps 5; gRPC core documentation, "Keepalive User Guide".
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
+import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from rvps import rest
@@ -217,6 +220,9 @@ class Values(values_pb2_grpc.ReferenceValuesServicer):
 class GrpcServer:
     """Both services and health on one address.
 
+    grpc.aio receives; a thread is taken for a call only once its whole request is here. In the threaded server of the
+    same package a call that never sends its message holds a thread for ever, and sixteen of them all.
+
     Args:
         address: HOST:PORT; port 0 takes a free one, see `port`.
         tls: certificate and key, PEM, which were seen to load; None: plain.
@@ -235,37 +241,52 @@ class GrpcServer:
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        edge = _Edge(reception, directory, clock, metrics)
-        threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc")
-        self._server = grpc.server(threads, options=_OPTIONS)
-        reference_pb2_grpc.add_ReferenceValueProviderServiceServicer_to_server(Reference(edge), self._server)
-        values_pb2_grpc.add_ReferenceValuesServicer_to_server(Values(edge), self._server)
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.show_health(well=False)
+        self._edge = _Edge(reception, directory, clock, metrics)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="grpc", daemon=True)
+        self._thread.start()
         try:
-            if tls is None:
-                self.port = self._server.add_insecure_port(address)
-            else:
-                self.port = self._server.add_secure_port(address, _credentials(tls))
+            self.port = self._run(self._listen(address, tls))
         except RuntimeError as err:
-            self._server.stop(None)
+            self._end()
             raise SettingsUnacceptable(f"{address}: this address is in use, or not one of this machine") from err
+        self.show_health(well=False)
 
     def start(self) -> None:
         """Serve from now on."""
-        self._server.start()
+        self._run(self._server.start())
 
     def show_health(self, *, well: bool) -> None:
         """What `grpc.health.v1.Health` answers."""
         status: Any = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in _SERVICES:
-            self._health.set(service, status)
+            self._run(self._health.set(service, status))
 
     def stop(self, grace: float) -> None:
         """Take no new call, let open ones end for `grace` seconds, return."""
-        self._health.enter_graceful_shutdown()
-        self._server.stop(grace).wait()
+        self._run(self._health.enter_graceful_shutdown())
+        self._run(self._server.stop(grace))
+        self._end()
+
+    async def _listen(self, address: str, tls: tuple[Path, Path] | None) -> int:
+        self._server = grpc.aio.server(self._threads, options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        reference_pb2_grpc.add_ReferenceValueProviderServiceServicer_to_server(Reference(self._edge), self._server)
+        values_pb2_grpc.add_ReferenceValuesServicer_to_server(Values(self._edge), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if tls is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, _credentials(tls))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run on the loop's thread, from any other."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._threads.shutdown()
 
 
 def _credentials(tls: tuple[Path, Path]) -> grpc.ServerCredentials:

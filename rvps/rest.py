@@ -23,7 +23,7 @@ from rvps import snapshot_wire, wire
 from rvps.client import ReferenceValueProvider
 from rvps.errors import NotStated, StatementUnacceptable
 from rvps.model import ReferenceValue, Snapshot
-from rvps.strict_json import NotStrictJson, decode, encode
+from rvps.strict_json import MAX_TOKENS, NotStrictJson, decode, encode
 
 JSON: Final = "application/json"
 MAX_MESSAGE: Final = 12 << 20
@@ -62,7 +62,7 @@ def message_of(body: bytes) -> dict[str, Any]:
         StatementUnacceptable: it is no JSON object; the first words are upstream's.
     """
     try:
-        message = decode(body, max_bytes=MAX_MESSAGE)
+        message = decode(body, max_bytes=MAX_MESSAGE, max_tokens=MAX_TOKENS)
     except NotStrictJson as err:
         raise StatementUnacceptable(f"parse message: {err}") from err
     if not isinstance(message, dict):

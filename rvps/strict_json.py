@@ -8,6 +8,8 @@ from typing import Any, Final
 
 MAX_DEPTH: Final = 64
 MAX_NUMBER_DIGITS: Final = 64
+MAX_TOKENS: Final = 50_000
+"""For what strangers send: an empty list costs three bytes to send and sixty to hold."""
 
 
 _COMPACT: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -17,11 +19,14 @@ class NotStrictJson(ValueError):
     """The bytes are not JSON, or not JSON that every reader reads alike. The text is safe to show the peer."""
 
 
-def decode(raw: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
+def decode(raw: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH, max_tokens: int | None = None) -> Any:
     """Decode UTF-8 JSON.
 
     Refused beside what is no JSON at all: more than `max_bytes`, more than `max_depth` nested containers, a repeated
     member, NaN and infinities (also by overflow, as 1e999), longer numbers than `MAX_NUMBER_DIGITS`, lone surrogates.
+
+    Args:
+        max_tokens: most commas and opening brackets, those in strings counted too; looked at before anything is built.
 
     Raises:
         NotStrictJson: any of these.
@@ -30,6 +35,8 @@ def decode(raw: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
     """
     if len(raw) > max_bytes:
         raise NotStrictJson(f"more than {max_bytes} bytes")
+    if max_tokens is not None and sum(map(raw.count, (b",", b"[", b"{"))) > max_tokens:
+        raise NotStrictJson(f"more than {max_tokens} members")
     try:
         value = json.loads(
             raw.decode("utf-8"),

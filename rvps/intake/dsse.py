@@ -43,6 +43,7 @@ MAX_SIGNATURES: Final = 4
 
 _RSA_SCHEMES: Final = (padding.PKCS1v15(), padding.PSS(padding.MGF1(SHA256()), padding.PSS.AUTO))
 _MAX_DEPTH: Final = 8
+_MAX_TOKENS: Final = 10_000  # a Sigstore bundle with its log entry and proof has about a hundred
 _MAX_SIGNATURE_TEXT: Final = 2048  # characters; RSA with 8192 bits has 1368
 
 
@@ -111,7 +112,7 @@ def unwrap(payload: bytes) -> tuple[Mapping[str, Any], bytes | None]:
     if len(payload) > MAX_MESSAGE:
         raise SignatureRefused(f"the message has more than {MAX_MESSAGE} bytes")
     try:
-        document = decode(payload, max_bytes=MAX_MESSAGE, max_depth=2 * _MAX_DEPTH)
+        document = decode(payload, max_bytes=MAX_MESSAGE, max_depth=2 * _MAX_DEPTH, max_tokens=_MAX_TOKENS)
     except NotStrictJson as err:
         raise SignatureRefused(f"signed message: {err}") from err
     if not isinstance(document, dict):
