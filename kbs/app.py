@@ -29,6 +29,7 @@ from kbs.admin.authentication import (
 )
 from kbs.admin.authorization import Acl, Roles
 from kbs.admin.decision_evaluation import DecisionEvaluation
+from kbs.admin.init_data import InitDataRegister
 from kbs.admin.policy_tools import PolicyTools
 from kbs.admin.reference_use import ReferenceUse
 from kbs.admin.revocations import Revocations
@@ -75,6 +76,7 @@ from kbs.tokens.keys import KeyRing, SigningKey, load_signing_key, load_token_ke
 from kbs.tokens.trust import DEFAULT_ISSUER, Trust, TrustedIssuer, TrustedKey, own_issuer, parse_jwk_set
 from kbs.web import administration, guest, public
 from kbs.web.administration.candidates import CandidateRoutes
+from kbs.web.administration.init_data import InitDataRoutes
 from kbs.web.administration.policies import PolicyRoutes
 from kbs.web.administration.policy_tools import PolicyToolRoutes
 from kbs.web.administration.references import ReferenceRoutes
@@ -258,6 +260,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
                 references=ReferenceRoutes(
                     references, ReferenceUse(policies, engine, inputs, references, clock, shipped), clock
                 ),
+                init_data=InitDataRoutes(InitDataRegister(store, references, clock), find=audit.find, kept=inputs.of),
                 resources=ResourceRoutes(resource) if isinstance(resource, ResourcePlugin) else None,
                 plugins=plugins,
                 service=ServiceRoutes(find=audit.find, revocations=revocations, mint=mint, status=status),

@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "image": "image:image_group",
     "policy": "policy:policy_group",
     "reference": "reference:reference_group",
+    "initdata": "initdata:initdata_group",
     "secret": "secret:secret_group",
     "key-provider": "key_provider:key_provider_group",
     "guest": "guest:guest_command",

@@ -258,6 +258,13 @@ class AdminClient:
             raise UnexpectedAnswer(f"{target}: the answer is not an object")
         return value
 
+    def objects(self, target: str, what: str) -> list[dict[str, Json]]:
+        """GET, for an answer that is an array of JSON objects."""
+        found = array(self._json("GET", _segments(target)), what)
+        if not all(isinstance(each, dict) for each in found):
+            raise UnexpectedAnswer(f"{what}: not an array of objects")
+        return list(found)
+
     def _rollback(self, target: str, version: int, reason: str | None = None, expected: int | None = None) -> int:
         message: dict[str, Json] = {"version": version}
         if reason is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -32,6 +34,12 @@ POLICY = (POLICIES / "resource/sample-demo.rego").read_bytes()
 CPU = (POLICIES / "evidence/cpu.rego").read_bytes()
 V0 = "/kbs/v0/"
 ONE = V0 + "admin/policies/*/*"
+INIT_DATA = json.dumps(
+    {
+        "owner": "a team",
+        "document": base64.urlsafe_b64encode(b'version = "0.1.0"\nalgorithm = "sha256"\n[data]\n').decode().rstrip("="),
+    }
+).encode()
 GLOBAL = V0 + "admin/policies/resource/resource-policy"
 
 # (method, template) → target, body, and the status for whoever may. In an order in which they can all be called.
@@ -86,6 +94,11 @@ RIGHT: dict[tuple[str, str], tuple[str, bytes, int]] = {
         reference_message({"svn": ["2"]}),
         200,
     ),
+    ("PUT", V0 + "admin/init-data/*"): (V0 + "admin/init-data/one", INIT_DATA, 200),
+    ("GET", V0 + "admin/init-data"): (V0 + "admin/init-data", b"", 200),
+    ("GET", V0 + "admin/init-data/*"): (V0 + "admin/init-data/one", b"", 200),
+    ("GET", V0 + "admin/init-data-origin/*"): (V0 + "admin/init-data-origin/" + "ab" * 32, b"", 200),
+    ("DELETE", V0 + "admin/init-data/*"): (V0 + "admin/init-data/one", b"", 200),
     ("GET", V0 + "admin/reference-values/statements"): (V0 + "admin/reference-values/statements", b"", 200),
     ("GET", V0 + "admin/reference-values/statements/*"): (V0 + "admin/reference-values/statements/none", b"", 404),
     ("GET", V0 + "admin/reference-values/messages/*"): (V0 + "admin/reference-values/messages/none", b"", 404),

@@ -8,6 +8,7 @@ from kbs.admin.authorization import Permission
 from kbs.plugins.model import Access as PluginAccess
 from kbs.plugins.model import Plugin
 from kbs.web.administration.candidates import CandidateRoutes
+from kbs.web.administration.init_data import InitDataRoutes
 from kbs.web.administration.policies import PolicyRoutes
 from kbs.web.administration.policy_tools import PolicyToolRoutes
 from kbs.web.administration.references import ReferenceRoutes
@@ -22,6 +23,7 @@ def routes(
     candidates: CandidateRoutes,
     tools: PolicyToolRoutes,
     references: ReferenceRoutes,
+    init_data: InitDataRoutes,
     resources: ResourceRoutes | None,
     plugins: Mapping[str, Plugin],
     service: ServiceRoutes,
@@ -48,6 +50,7 @@ def routes(
     ):
         yield _change("POST", f"/kbs/v0/admin/{name}", Permission.POLICY_WRITE, tool, "admin.read")
     yield from _reference_routes(references)
+    yield from _init_data_routes(init_data)
     yield from _plugin_routes(plugins)
     if resources is not None:
         yield _read("/kbs/v0/admin/resources", Permission.RESOURCE_READ_METADATA, resources.list_all)
@@ -90,6 +93,15 @@ def _reference_routes(references: ReferenceRoutes) -> Iterable[Route]:
     yield _read(f"{values}/misses", read, references.misses)
     yield _read(f"{values}/drift", read, references.drift)
     yield _read("/kbs/v0/admin/decisions/*/claims", Permission.AUDIT_READ, references.claims)
+
+
+def _init_data_routes(init_data: InitDataRoutes) -> Iterable[Route]:
+    one, read, write = "/kbs/v0/admin/init-data/*", Permission.REFERENCE_READ, Permission.REFERENCE_WRITE
+    yield _read("/kbs/v0/admin/init-data", read, init_data.list_all)
+    yield _read(one, read, init_data.show)
+    yield _change("PUT", one, write, init_data.register, "reference.changed")
+    yield _change("DELETE", one, write, init_data.remove, "reference.changed")
+    yield _read("/kbs/v0/admin/init-data-origin/*", Permission.AUDIT_READ, init_data.explain)
 
 
 def _policy_routes(policies: PolicyRoutes, candidates: CandidateRoutes) -> Iterable[Route]:

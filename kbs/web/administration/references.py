@@ -31,20 +31,20 @@ class ReferenceRoutes:
     def query(self, call: Call) -> Decided[HttpResponse]:
         """GET reference-value/<id…>: the value itself."""
         name = "/".join(call.parameters)
-        with _worded("Failed to get reference_values: "):
+        with worded("Failed to get reference_values: "):
             return _read(call, f"reference-value {name}", rest.query(self._provider, name, self._clock()))
 
     def register(self, call: Call) -> Decided[HttpResponse]:
         """POST reference-value: an RVPS message; an unsigned one is vouched for by this administrator."""
         message = json_object(call.request.body)
-        with _worded("Failed to register reference value: "):
-            values = self._provider.register(message, issuer=_issuer(call), at=self._clock())
+        with worded("Failed to register reference value: "):
+            values = self._provider.register(message, issuer=issuer_of(call), at=self._clock())
         return _changed(call, rest.registered(values, self._clock(), represent=False))
 
     def list_all(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values[?name=…|?prefix=…]: stored values with issuer and validity."""
         query = call.target.query
-        with _worded():
+        with worded():
             found = rest.list_values(
                 self._provider, self._clock(), name=query.get("name"), prefix=query.get("prefix", "")
             )
@@ -60,56 +60,56 @@ class ReferenceRoutes:
 
     def submit(self, call: Call) -> Decided[HttpResponse]:
         """POST admin/reference-values/submit: a signed statement, approval or revocation."""
-        with _worded():
+        with worded():
             return _changed(call, rest.submit(self._provider, call.request.body, self._clock()))
 
     def dry_run(self, call: Call) -> Decided[HttpResponse]:
         """POST admin/reference-values/dry-run: what a message would do."""
-        with _worded():
-            found = rest.dry_run(self._provider, call.request.body, issuer=_issuer(call), at=self._clock())
+        with worded():
+            found = rest.dry_run(self._provider, call.request.body, issuer=issuer_of(call), at=self._clock())
         return _read(call, "dry run of reference values", found)
 
     def statements(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values/statements[?state=…]."""
-        with _worded():
+        with worded():
             found = rest.statements(self._provider, self._clock(), state=call.target.query.get("state"))
         return _read(call, "statements", found)
 
     def statement(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values/statements/<id or digest>."""
-        with _worded():
+        with worded():
             found = rest.statement(self._provider, call.parameters[0], self._clock())
         return _read(call, f"statement {call.parameters[0]}", found)
 
     def revoke(self, call: Call) -> Decided[HttpResponse]:
         """POST admin/reference-values/statements/<id or digest>/revoke {"reason": …}."""
         wanted, body = call.parameters[0], call.request.body
-        with _worded():
-            answer = rest.revoke(self._provider, wanted, body, issuer=_issuer(call), at=self._clock())
+        with worded():
+            answer = rest.revoke(self._provider, wanted, body, issuer=issuer_of(call), at=self._clock())
         return _changed(call, answer)
 
     def why(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values/why?name=…[&value=<JSON>]: with the decisions that looked it up."""
         query = call.target.query
         name, text = query.get("name", ""), query.get("value")
-        with _worded():
+        with worded():
             found = rest.why_document(self._provider, name, text, self._clock())
             usage = self._use.usage(name, rest.value_of(text))
         return document_response(call, f"why {name}", {**found, "decisions": usage})
 
     def names(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values/names?value=<JSON>."""
-        with _worded():
+        with worded():
             return _read(call, "names of a value", rest.names_of(self._provider, call.target.query.get("value")))
 
     def stated(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values/statements/<id or digest>/values."""
-        with _worded():
+        with worded():
             return _read(call, f"values of {call.parameters[0]}", rest.stated(self._provider, call.parameters[0]))
 
     def expiring(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values/expiring[?within=<seconds>]."""
-        with _worded():
+        with worded():
             found = rest.expiring(self._provider, call.target.query.get("within"), self._clock())
         return _read(call, "expiring reference values", found)
 
@@ -131,16 +131,17 @@ class ReferenceRoutes:
 
     def message(self, call: Call) -> Decided[HttpResponse]:
         """GET admin/reference-values/messages/<SHA-256>: a signed message as it arrived."""
-        with _worded():
+        with worded():
             found = rest.signed_message(self._provider, call.parameters[0])
         return _read(call, f"message {call.parameters[0]}", found)
 
     def _withdraw(self, call: Call, name: str) -> Decided[HttpResponse]:
-        with _worded():
-            return _changed(call, rest.withdraw(self._provider, name, issuer=_issuer(call), at=self._clock()))
+        with worded():
+            return _changed(call, rest.withdraw(self._provider, name, issuer=issuer_of(call), at=self._clock()))
 
 
-def _issuer(call: Call) -> str:
+def issuer_of(call: Call) -> str:
+    """Who vouches for what this administrator states."""
     return f"admin:{actor(call).name}"
 
 
@@ -164,7 +165,7 @@ def _changed(call: Call, answer: Answer) -> Decided[HttpResponse]:
 
 
 @contextmanager
-def _worded(doing: str = "") -> Iterator[None]:
+def worded(doing: str = "") -> Iterator[None]:
     """The provider's refusals in the broker's words."""
     try:
         yield
