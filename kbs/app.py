@@ -203,6 +203,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         acceptor=acceptor,
         enabled=frozenset(verifiers),
         spoken=spoken_from(settings.protocol.minimum_version),
+        max_body=settings.server.max_attest_body,
         challenge_ttl=timedelta(seconds=settings.handshake.challenge_ttl_seconds),
         token_life=token_life,
         ear=EarSettings(eat_profile=settings.token.eat_profile, developer=settings.token.developer),

@@ -36,7 +36,7 @@ class MalformedMessage(PeerFault):
 
 
 class UnsupportedVersion(MalformedMessage):
-    """A protocol version that is not spoken."""
+    """A protocol version that is not spoken, or not the one that the challenge was asked for with."""
 
     reason = "unsupported_version"
 

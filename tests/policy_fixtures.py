@@ -43,6 +43,7 @@ from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
 from kbs.protocol.tee import Tee
+from kbs.protocol.version import SPOKEN
 from tests.fakes.case_files import FACTORIES
 
 FOLDER: Final = policies_folder() / "fixtures"
@@ -52,6 +53,7 @@ RUNTIME_DATA: Final = {
     "nonce": "bm9uY2Ugb2YgYSBjaGFsbGVuZ2UsIDMyIG9jdGV0cyE=",
     "tee-pubkey": {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW", "x": "AA", "y": "AA"},
 }
+NEWEST: Final = max(SPOKEN).value
 _VECTORS: Final = Path(__file__).parent / "vectors"
 _CASES: Final = {
     Tee.AZ_SNP_VTPM: {"good": "ok_v2", "debug": "debug", "vmpl1": "vmpl1", "secure_boot_off": "secure_boot_off"},
@@ -160,7 +162,8 @@ class Workshop:
         references = GivenReferences(fixed_snapshot({}))
         self.engine, self.policies = engine, policies
         self.service = AttestationService({case.tee: verifier}, given, engine, policies, references)
-        request = VerificationRequest(evidence, case.binding, RUNTIME_DATA)
+        version = None if case.binding.report_data is None else NEWEST
+        request = VerificationRequest(evidence, case.binding, RUNTIME_DATA, protocol_version=version)
         self.verified = self.service.verify([request], case.at)[:1]
 
     def document(self) -> dict[str, Json]:
@@ -224,6 +227,7 @@ def make() -> dict[str, Any]:
 def catalogue(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Every member that occurs below each TEE, and the envelope's."""
     tree: dict[str, Any] = {"init_data": {}, "report_data": {}, "init_data_claims": "*", "runtime_data_claims": "*"}
+    tree["protocol_version"] = {}
     for tee, variants in documents.items():
         for document in variants.values():
             tree[tee] = _merged(tree.get(tee, {}), _shape(document[tee]))
@@ -252,6 +256,7 @@ def schemas(files: Mapping[str, Any]) -> dict[str, Any]:
     """JSON Schemas of the two input documents, for editors and `opa check --schema`, from the documents themselves."""
     anything: dict[str, Any] = {}
     evidence = dict.fromkeys(("report_data", "init_data", "init_data_claims", "runtime_data_claims"), anything)
+    evidence["protocol_version"] = {"type": "string"}
     tees: dict[str, Any] = {tee.value: anything for tee in _WITHOUT_VERIFIER}
     for tee in Tee:
         for document in files.get(f"{tee}.json", {}).values():

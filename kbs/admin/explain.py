@@ -55,6 +55,7 @@ class Explanation:
     causes: tuple[Cause, ...]
     rules: Mapping[str, str]
     attestation: str | None
+    protocol: str | None = None  # version that the guest spoke when it attested
     denied_by: str | None = None  # id of the resource policy that said no, or did not work
     shadow: Mapping[str, Any] = field(default_factory=dict)  # what candidates would have said
     cut: tuple[str, ...] = ()  # members that were too long for their record; what they held is not explained
@@ -82,6 +83,7 @@ class Explanation:
             ],
             "rules": dict(self.rules),
             "attestation": self.attestation,
+            "protocol": self.protocol,
             "denied_by": self.denied_by,
             "shadow": dict(self.shadow),
             "cut": list(self.cut),
@@ -99,18 +101,21 @@ def explain(decision: str, find: Find) -> Explanation:
     rules: dict[str, str] = {}
     cut = _cut(record)
     attestation = record.get("attestation")
+    attested: Mapping[str, Any] | None = record
     if "policy" in record:
         rules["resource policy"] = _named(record.get("policy_name"), record["policy"])
     for policy_id, digest in _table(record, "scopes").items():
         rules[f"resource policy {policy_id}"] = _named(None, digest)
     if record["kind"] == "evidence.accepted":
         _from_appraisal(record, causes, rules)
-    elif record["kind"] == "release.denied":
+    elif record["kind"].startswith("release."):
+        # that of a foreign issuer is in its own log
+        attested = None if attestation is None else _last(attestation, find)
+    if record["kind"] == "release.denied":
         causes += _from_resource_policy(record)
-        appraisal = None if attestation is None else _last(attestation, find)
-        if appraisal is not None:  # that of a foreign issuer is in its own log
-            _from_appraisal(appraisal, causes, rules)
-            cut += _cut(appraisal)
+        if attested is not None:
+            _from_appraisal(attested, causes, rules)
+            cut += _cut(attested)
     return Explanation(
         decision=decision,
         time=record["time"],
@@ -121,6 +126,7 @@ def explain(decision: str, find: Find) -> Explanation:
         causes=tuple(causes),
         rules=rules,
         attestation=attestation,
+        protocol=None if attested is None else attested.get("protocol"),
         denied_by=record.get("denied_by"),
         shadow=_table(record, "shadow"),
         cut=tuple(dict.fromkeys(cut)),

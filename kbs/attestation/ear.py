@@ -22,6 +22,7 @@ _RESERVED: Final = frozenset({STATUS, VECTOR, POLICY_ID, ANNOTATED_EVIDENCE})
 TEE_KEY_POINTER: Final = f"/submods/cpu0/{ANNOTATED_EVIDENCE}/runtime_data_claims/tee-pubkey"
 NONCE_POINTER: Final = f"/submods/cpu0/{ANNOTATED_EVIDENCE}/runtime_data_claims/nonce"
 DEVICE_EVIDENCE_POINTER: Final = f"/submods/cpu0/{ANNOTATED_EVIDENCE}/runtime_data_claims/additional-evidence"
+PROTOCOL_POINTER: Final = f"/submods/cpu0/{ANNOTATED_EVIDENCE}/protocol_version"
 INIT_DATA_CLAIMS_POINTER: Final = f"/submods/cpu0/{ANNOTATED_EVIDENCE}/init_data_claims"
 
 TEE_KEY_POINTERS: Final = (

@@ -63,12 +63,14 @@ class VerificationRequest:
 
     runtime_data: the object `binding.report_data` is the digest of; policies and tokens see it.
     init_data: the document `binding.init_data` is the digest of; None when there was none or only its digest is known.
+    protocol_version: that of the handshake, for policies; None outside of one.
     """
 
     evidence: Evidence
     binding: Binding
     runtime_data: Mapping[str, Json] | None = None
     init_data: InitData | None = None
+    protocol_version: str | None = None
 
     def __post_init__(self) -> None:
         """Claims of one document beside the digest of another would let a guest lie to policies."""
@@ -362,6 +364,8 @@ def policy_input(verified: Verified, *, verbose_token: bool = True) -> dict[str,
         if runtime_data is not None and not verbose_token:
             runtime_data = {name: value for name, value in runtime_data.items() if name != "additional-evidence"}
         document["runtime_data_claims"] = runtime_data
+    if request.protocol_version is not None:
+        document["protocol_version"] = request.protocol_version
     document[claims.tee.value] = own
     _refuse_wide_integers(document)
     return document

@@ -75,6 +75,7 @@ class EvidenceAccepted(Event):
 
     kind = "evidence.accepted"
     tee: str
+    protocol: str | None = None  # version that the guest speaks
     status: Mapping[str, str]  # submodule → tier
     vectors: Mapping[str, Mapping[str, int]]
     policies: Mapping[str, str]  # submodule → SHA-256 of the policy text
@@ -94,6 +95,7 @@ class EvidenceRefused(Event):
 
     kind = "evidence.refused"
     tee: str | None = None
+    protocol: str | None = None
     reason: str
     detail: str
     peer: str | None = None

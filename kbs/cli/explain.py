@@ -14,6 +14,7 @@ from kbs.admin import explain
 from kbs.cli import records
 from kbs.cli.connection import Place, broker_options, data_word, place_words
 from kbs.cli.output import click_echo, console, print_json, print_table, printable
+from kbs.protocol.version import ProtocolVersion
 
 _GOOD: Final = ("granted", "accepted")
 _COLUMNS: Final = ("where", "claim", "seen", "expected", "reference value", "rule")
@@ -55,6 +56,8 @@ def _show(found: Mapping[str, Any], place: Place) -> None:
     for name in ("time", "reason", "detail", "attestation"):
         if found.get(name) is not None:
             out.print(f"  {name:<12} {_safe(found[name])}")
+    if found.get("protocol") not in (None, max(ProtocolVersion).value):
+        out.print(f"  {'protocol':<12} {_safe(found['protocol'])}, an old guest")
     if found.get("denied_by") not in (None, "resource-policy"):
         out.print(f"  {'denied by':<12} resource policy {_safe(found['denied_by'])}")
     for name, said in found.get("shadow", {}).items():

@@ -18,8 +18,9 @@ from kbs import strict_json
 from kbs.attestation.init_data import parse_init_data
 from kbs.client.connection import TIMEOUT, Connection, is_success
 from kbs.client.errors import ClientMisconfigured, Refused, UnexpectedAnswer, refusal
+from kbs.client.old_guests import GENERATIONS, open_old_form
 from kbs.client.sample_attester import SampleAttester
-from kbs.client.tee_keys import TeeKeyPair
+from kbs.client.tee_keys import KeyKind, TeeKeyPair
 from kbs.errors import KbsError
 from kbs.protocol import jwe
 from kbs.protocol.rcar import Challenge
@@ -66,7 +67,11 @@ class GuestClient:
         key: its TEE key pair; default: a fresh one on P-256.
         init_data: TEXT of the init-data document, sent as it is.
         devices: attesters of additional TEEs, by name.
-        version: the protocol version it says it speaks.
+        version: the protocol version it speaks, 0.4.0 or a name of `kbs.client.old_guests.GENERATIONS`. Any other text
+            is said as it is, by a guest of 0.4.0.
+
+    Raises:
+        ClientMisconfigured: no such address; init data or devices, which guests before 0.4.0 do not have.
 
     Methods raise `ClientError`: `Refused` and its classes for a no, `Unreachable`, `UnexpectedAnswer`.
     """
@@ -86,7 +91,10 @@ class GuestClient:
         timeout: float = TIMEOUT,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.key = key or TeeKeyPair.generate()
+        self._old = GENERATIONS.get(version)
+        self.key = key or TeeKeyPair.generate(KeyKind.EC_P256 if self._old is None else self._old.key)
+        if self._old is not None and (init_data is not None or devices):
+            raise ClientMisconfigured(f"guests of protocol {self._old.version} have neither init data nor devices")
         self.cookie: str | None = None
         self._tee = str(tee)
         self._attester: Attester = attester or SampleAttester()
@@ -104,11 +112,13 @@ class GuestClient:
 
     def challenge(self) -> Challenge:
         """`POST auth`: begin a handshake."""
-        message = {
+        message: dict[str, strict_json.Json] = {
             "version": self._version,
             "tee": self._tee,
             "extra-params": {"supported-hash-algorithms": list(_SUPPORTED_HASHES)},
         }
+        if self._old is not None:
+            message = self._old.request(self._tee)
         response = self._connection.send("POST", "auth", content=strict_json.encode(message), headers=_JSON)
         answer = self._object(response, "challenge")
         nonce = answer.get("nonce")
@@ -119,6 +129,10 @@ class GuestClient:
 
     def attestation_for(self, challenge: Challenge) -> bytes:
         """The body of `POST attest`: evidence of every TEE, bound to the challenge and to this guest's key."""
+        if self._old is not None:
+            key = self.key.public.members
+            report_data = self._old.report_data(challenge.nonce, key, challenge.extra_params)
+            return strict_json.encode(self._old.attestation(key, self._primary_evidence(challenge, report_data)))
         algorithm = _selected_hash(challenge)
         device_digest = digest(device_runtime_data(challenge.nonce, self.key.public), algorithm)
         devices = {tee: attester.evidence_for(device_digest) for tee, attester in self._devices.items()}
@@ -192,6 +206,8 @@ class GuestClient:
     def _opened(self, response: httpx.Response) -> bytes:
         if not is_success(response):
             raise refusal(response)
+        if self._old is not None and self._old.opens_old_form:
+            return open_old_form(self.key.private_key, response.content)
         try:
             return jwe.open_sealed(self.key.private_key, response.content)
         except KbsError as err:

@@ -8,7 +8,8 @@ whatever the outcome; only a fault of a dependency frees it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -17,12 +18,12 @@ from typing import Any
 from kbs.attestation.abridged import abridgements
 from kbs.attestation.ear import EarSettings, ear_claims
 from kbs.attestation.init_data import InitData, parse_init_data
-from kbs.attestation.model import Binding, Evidence
-from kbs.attestation.service import AttestationService, Attested, VerificationRequest
+from kbs.attestation.service import AttestationService, Attested
 from kbs.audit.events import EvidenceAccepted, EvidenceRefused
 from kbs.audit.gate import Decided
 from kbs.clock import Clock
 from kbs.errors import (
+    BindingMismatch,
     ChallengeUsed,
     DependencyFault,
     HandshakeExpired,
@@ -32,12 +33,15 @@ from kbs.errors import (
     PayloadTooLarge,
     PeerFault,
     ServerFault,
+    UnsupportedVersion,
 )
 from kbs.handshake.cookie import CookieSealer, OpenChallenge, nonce_digest
+from kbs.handshake.forms import Form, Message, Requests, forms
 from kbs.policy.decisions import DecisionInput, DecisionInputs, extension_digests
 from kbs.policy.engine import PolicyKind
-from kbs.protocol import rcar, runtime_data
+from kbs.protocol import rcar
 from kbs.protocol.tee import Tee
+from kbs.protocol.version import ProtocolVersion
 from kbs.storage.model import Claim, HandshakeStore
 from kbs.tokens.acceptor import TokenAcceptor
 from kbs.tokens.issuer import IssuedToken, TokenIssuer
@@ -69,13 +73,14 @@ class TokenAnswer:
 class Admitted:
     """A decoded attestation whose challenge is claimed for it.
 
+    readings: what to verify; of several, the evidence has to fit one.
     is_large: there is enough in it to keep a processor busy for longer than others should wait.
     """
 
     decision: str
     challenge: OpenChallenge
-    message: rcar.Attestation = field(repr=False)
-    requests: Sequence[VerificationRequest] = field(repr=False)
+    message: Message = field(repr=False)
+    readings: Sequence[Requests] = field(repr=False)
     init_data: InitData | None
     cookie: str = field(repr=False)
     peer: str | None
@@ -123,6 +128,8 @@ class Handshakes:
         issuer: TokenIssuer,
         acceptor: TokenAcceptor,
         enabled: frozenset[Tee],
+        spoken: Collection[ProtocolVersion],
+        max_body: int,
         challenge_ttl: timedelta,
         token_life: timedelta,
         ear: EarSettings,
@@ -139,6 +146,8 @@ class Handshakes:
         self._issuer = issuer
         self._acceptor = acceptor
         self._enabled = enabled
+        self._forms = forms(spoken, max_body)
+        self._newest = self._forms[max(spoken)]
         self._challenge_ttl = challenge_ttl
         self._token_life = token_life
         self._ear = ear
@@ -146,8 +155,9 @@ class Handshakes:
         self._clock = clock
         self._random = random
         self._recent = _RecentTokens()
+        self._decode_any_request = partial(rcar.decode_request, enabled=enabled, spoken=spoken)
         # guests of one release send the same octets; only what decoded is kept
-        self._decode_request = lru_cache(maxsize=256)(partial(rcar.decode_request, enabled=enabled))
+        self._decode_request = lru_cache(maxsize=256)(self._decode_any_request)
 
     def challenge(self, body: bytes) -> Opened | Callable[[], Opened]:
         """Answer `POST auth`; for a TEE whose verifier makes the challenge, with work of milliseconds that makes one.
@@ -155,7 +165,7 @@ class Handshakes:
         Raises:
             MalformedMessage, UnsupportedVersion, TeeNotEnabled: the request was at fault; no cookie is made.
         """
-        request = self._decode_request(body) if len(body) <= _KEPT_REQUEST else rcar.decode_request(body, self._enabled)
+        request = self._decode_request(body) if len(body) <= _KEPT_REQUEST else self._decode_any_request(body)
         extra_params = rcar.challenge_extra_params(request.tee, request.extra_params)
         if request.tee in self._challenging:
             return partial(self._ask, request, extra_params)
@@ -166,7 +176,14 @@ class Handshakes:
         return Opened(message, self._cookies.seal(opened), expires)
 
     def _ask(self, request: rcar.Request, extra_params: rcar.Json) -> Opened:
-        """A challenge that the TEE's verifier made. What it wants back is sealed, so no worker keeps anything."""
+        """A challenge that the TEE's verifier made. What it wants back is sealed, so no worker keeps anything.
+
+        Its answer repeats it, which guests before 0.4.0 do not; nor did they bind it.
+        """
+        if request.version is not ProtocolVersion.V0_4_0:
+            raise UnsupportedVersion(
+                f"the TEE {request.tee} needs protocol 0.4.0: guests before it do not bind their key"
+            )
         now = self._clock()
         asked = self._attestation.challenge(request.tee, self._random, now)
         opened = OpenChallenge(
@@ -187,12 +204,13 @@ class Handshakes:
             HandshakeUnknown, HandshakeExpired, ChallengeUsed: attest again from the start.
             StorageUnavailable: try later.
         """
-        message = rcar.decode_attestation(body)
-        rcar.require_enabled([tee for tee, _ in message.additional], self._enabled)
         now = self._clock()
         opened = self._cookies.open(cookie)
-        if opened is None or cookie is None:
-            raise HandshakeUnknown("no open handshake; start with auth")
+        form = None if opened is None else self._forms.get(opened.version)
+        message = self._decode(body, form)
+        rcar.require_enabled([tee for tee, _ in message.additional], self._enabled)
+        if opened is None or form is None or cookie is None:
+            raise _unknown()
         if now >= opened.expires:
             raise HandshakeExpired("the challenge has expired; start again with auth")
         # after the cookie: only who holds an open challenge may make us read a large document
@@ -204,21 +222,34 @@ class Handshakes:
                 return TokenAnswer(token, cookie, opened.expires)
         if claim is not Claim.CLAIMED:
             raise ChallengeUsed("the challenge was answered before; start again with auth")
-        requests = _requests(opened, message, init_data)
-        return Admitted(decision, opened, message, requests, init_data, cookie, peer, len(body) > _LARGE_BODY)
+        readings = form.readings(opened, message, init_data)
+        return Admitted(decision, opened, message, readings, init_data, cookie, peer, len(body) > _LARGE_BODY)
+
+    def _decode(self, body: bytes, form: Form[Any] | None) -> Message:
+        """In the form of the challenge's version. Without a challenge: whoever speaks an older one is to attest again,
+        and what is nobody's form is refused as such.
+        """
+        try:
+            message: Message = (form or self._newest).decode(body)
+        except UnsupportedVersion:
+            if form is None:
+                raise _unknown() from None
+            raise
+        return message
 
     def blocks(self, admitted: Admitted) -> bool:
         """True when `judge` may wait on something outside this process, or take long."""
-        return admitted.is_large or self._attestation.blocks(admitted.requests)
+        return admitted.is_large or self._attestation.blocks(admitted.readings[0])
 
     def judge(self, admitted: Admitted) -> Decided[TokenAnswer]:
         """Verify, appraise, issue. Never raises: every outcome is a decision with its record."""
         store, identifier = self._store, admitted.challenge.id
         spend, free = partial(store.refuse, identifier), partial(store.release, identifier)
         try:
-            if not admitted.challenge.is_answered_with(admitted.message.nonce):
+            nonce = admitted.message.nonce  # none before 0.4.0: there the binding alone names the challenge
+            if nonce is not None and not admitted.challenge.is_answered_with(nonce):
                 raise NonceMismatch("the nonce is not the challenge's")
-            attested = self._attestation.attest(admitted.requests, at=self._clock())
+            attested = self._attest(admitted.readings, self._clock())
             issued = self._issue(attested, admitted.decision)
         except DependencyFault as err:
             return _refused(admitted, err, settle=free, undo=free)
@@ -243,6 +274,12 @@ class Handshakes:
         answer = TokenAnswer(issued.text, admitted.cookie, admitted.challenge.expires)
         event = _accepted(admitted, attested, issued)
         return Decided((event,), answer, settle=settle, undo=undo)
+
+    def _attest(self, readings: Sequence[Requests], at: datetime) -> Attested:
+        for requests in readings[:-1]:
+            with suppress(BindingMismatch):
+                return self._attestation.attest(requests, at)
+        return self._attestation.attest(readings[-1], at)
 
     def _keep_inputs(self, decision: str, attested: Attested) -> None:
         """Leave what the policies saw, for replays; nobody waits for it."""
@@ -297,41 +334,8 @@ class Handshakes:
         raise refusal
 
 
-def _requests(
-    opened: OpenChallenge, message: rcar.Attestation, init_data: InitData | None
-) -> Sequence[VerificationRequest]:
-    """Primary evidence first, then devices by TEE name (kbs-protocol 2.5).
-
-    The digest of a device's report data is made with the algorithm that the challenge selected, as guests do: one for
-    all their evidence. The reference takes each device's own, so that no guest of `se` can show it a device.
-    """
-    algorithm = runtime_data.hash_for(opened.tee)
-    primary = runtime_data.primary_runtime_data(message.nonce, message.tee_key, message.additional_evidence)
-    found = [
-        VerificationRequest(
-            evidence=Evidence(opened.tee, message.primary_evidence),
-            binding=Binding(
-                runtime_data.digest(primary, algorithm),
-                None if init_data is None else init_data.digest,
-                opened.kept or None,
-            ),
-            runtime_data=primary,
-            init_data=init_data,
-        )
-    ]
-    if not message.additional:
-        return found
-    device = runtime_data.device_runtime_data(message.nonce, message.tee_key)
-    found += [
-        VerificationRequest(
-            evidence=Evidence(tee, body),
-            binding=Binding(runtime_data.digest(device, algorithm)),
-            runtime_data=device,
-            init_data=None,
-        )
-        for tee, body in message.additional
-    ]
-    return found
+def _unknown() -> HandshakeUnknown:
+    return HandshakeUnknown("no open handshake; start with auth")
 
 
 def _accepted(admitted: Admitted, attested: Attested, issued: IssuedToken) -> EvidenceAccepted:
@@ -339,6 +343,7 @@ def _accepted(admitted: Admitted, attested: Attested, issued: IssuedToken) -> Ev
     return EvidenceAccepted(
         decision=admitted.decision,
         tee=admitted.challenge.tee.value,
+        protocol=admitted.challenge.version,
         status={each.submod: each.status.value for each in appraisals},
         vectors={each.submod: dict(each.vector) for each in appraisals},
         policies={each.submod: each.policy_digest for each in appraisals},
@@ -363,6 +368,7 @@ def _refused(
     event = EvidenceRefused(
         decision=admitted.decision,
         tee=admitted.challenge.tee.value,
+        protocol=admitted.challenge.version,
         reason=err.reason,
         detail=err.operator_detail or str(err),
         peer=admitted.peer,

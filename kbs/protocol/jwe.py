@@ -4,7 +4,9 @@ A flattened JWE (RFC 7516 section 7.2.2) with content key per message, A256GCM, 
 fixed down to the last octet: guests parse the header, write it again compactly as `alg`, `enc`, other members sorted,
 and authenticate *that*. No `zip`, `dir`, PBES2, no second recipient.
 
-Source: KBS protocol 4.2 and 4.3; RFC 7518 sections 4.2, 4.3, 4.6, 5.3; threat model P-JOSE-5.
+Guests up to v0.11 open another form (`old_form`), which is here because some still run.
+
+Source: KBS protocol 4.2 and 4.3; guest-components 1.5; RFC 7518 sections 4.2, 4.3, 4.6, 5.3; threat model P-JOSE-5.
 """
 
 from __future__ import annotations
@@ -41,7 +43,12 @@ _OPEN_LIMITS: Final = strict_json.Limits(size=64 << 20, depth=8, tokens=64)
 
 
 def seal(
-    key: TeeKey, payload: bytes, *, allow_rsa1_5: bool = False, random: Callable[[int], bytes] = os.urandom
+    key: TeeKey,
+    payload: bytes,
+    *,
+    allow_rsa1_5: bool = False,
+    old_form: bool = False,
+    random: Callable[[int], bytes] = os.urandom,
 ) -> bytes:
     """The response body that holds `payload` for the owner of `key`.
 
@@ -49,6 +56,7 @@ def seal(
         key: whose evidence was verified; nothing here checks that.
         payload: the secret, any length.
         allow_rsa1_5: PKCS #1 v1.5 is for guests of 2023 and is off unless its owner switched it on.
+        old_form: as guests up to v0.11 open it (guest-components 1.5); for RSA1_5 only.
         random: a cryptographic source; content key and IV come from it, afresh for each call. The ephemeral EC key
             comes from OpenSSL.
 
@@ -57,6 +65,8 @@ def seal(
     """
     if key.algorithm is KeyAlgorithm.RSA1_5 and not allow_rsa1_5:
         raise TeeKeyUnusable("RSA1_5 is switched off here: the guest needs an EC or RSA-OAEP-256 key")
+    if old_form and key.algorithm is KeyAlgorithm.RSA1_5:
+        return _seal_old(key, payload, random(_CEK_SIZE), random(_IV_SIZE))
     ephemeral = None
     if isinstance(key.public_key, ec.EllipticCurvePublicKey):
         ephemeral = ec.generate_private_key(key.public_key.curve)
@@ -110,6 +120,19 @@ def _seal(key: TeeKey, payload: bytes, cek: bytes, iv: bytes, ephemeral: ec.Elli
             b'"}',
         )
     )
+
+
+def _seal_old(key: TeeKey, payload: bytes, cek: bytes, iv: bytes) -> bytes:
+    """No JWE, though it looks like one: the header is plain text and not authenticated, the tag ends the ciphertext."""
+    assert isinstance(key.public_key, rsa.RSAPublicKey)
+    parts = {
+        "protected": '{"alg":"RSA1_5","enc":"A256GCM"}',
+        "encrypted_key": base64url.encode(key.public_key.encrypt(cek, padding.PKCS1v15())).decode(),
+        "iv": base64url.encode(iv).decode(),
+        "ciphertext": base64url.encode(AESGCM(cek).encrypt(iv, payload, None)).decode(),
+        "tag": "",
+    }
+    return strict_json.encode(parts)
 
 
 def _ec_header(crv: str, ephemeral: ec.EllipticCurvePrivateKey) -> bytes:

@@ -3,7 +3,7 @@
 Decoding turns octets into checked types and judges nothing further: evidence is opaque JSON here, the nonce a string
 to be compared by whoever made it. Unknown members are ignored, repeated ones are refused.
 
-Source: KBS protocol 2.2 to 2.5 (version 0.4.0).
+Source: KBS protocol 2.2 to 2.5 (version 0.4.0). Attestations of older versions: `kbs.protocol.old_rcar`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kbs import strict_json
-from kbs.errors import MalformedMessage, TeeNotEnabled
+from kbs.errors import MalformedMessage, TeeNotEnabled, UnsupportedVersion
 from kbs.protocol.runtime_data import hash_for
 from kbs.protocol.tee import TEE_ALIASES, Tee
 from kbs.protocol.tee_key import TeeKey, parse_tee_key
@@ -129,15 +129,22 @@ def new_nonce(random: Callable[[int], bytes]) -> str:
     return base64.b64encode(random(_NONCE_SIZE)).decode("ascii")
 
 
-def decode_attestation(body: bytes) -> Attestation:
+def decode_attestation(body: bytes, limits: strict_json.Limits = strict_json.DEFAULT) -> Attestation:
     """Decode an Attestation of protocol 0.4.0. Whether its TEEs are enabled is for `require_enabled`.
+
+    Args:
+        limits: for the body, and once more for the JSON within it.
 
     Raises:
         PayloadTooLarge: beyond the decoder's size limit.
+        UnsupportedVersion: the form of an older version.
         MalformedMessage: anything else, the TEE key, the init-data format and names of additional TEEs included.
     """
-    message = _object(strict_json.decode(body), "Attestation")
-    runtime_data = _object(message.get("runtime-data"), "runtime-data")
+    message = _object(strict_json.decode(body, limits=limits), "Attestation")
+    runtime_data = message.get("runtime-data")
+    if runtime_data is None and "tee-pubkey" in message:
+        raise UnsupportedVersion("Attestation: of a protocol before 0.4.0, which the challenge was not asked for with")
+    runtime_data = _object(runtime_data, "runtime-data")
     evidence = _object(message.get("tee-evidence"), "tee-evidence")
     if "primary_evidence" not in evidence:
         raise MalformedMessage("tee-evidence: primary_evidence is missing")
@@ -148,7 +155,7 @@ def decode_attestation(body: bytes) -> Attestation:
         init_data=_init_data(message.get("init-data")),
         primary_evidence=evidence["primary_evidence"],
         additional_evidence=additional_evidence,
-        additional=_additional(additional_evidence),
+        additional=_additional(additional_evidence, limits),
     )
 
 
@@ -179,12 +186,12 @@ def _init_data(value: Json) -> InitDataDocument | None:
     return InitDataDocument("toml", _text(document, "body", "init-data"))
 
 
-def _additional(text: str) -> tuple[tuple[Tee, Json], ...]:
+def _additional(text: str, limits: strict_json.Limits) -> tuple[tuple[Tee, Json], ...]:
     """The devices in `additional_evidence`, which is JSON within JSON and has limits of its own."""
     if not text:
         return ()
     devices: dict[Tee, Json] = {}
-    for name, evidence in _object(strict_json.decode(text.encode()), "additional_evidence").items():
+    for name, evidence in _object(strict_json.decode(text.encode(), limits=limits), "additional_evidence").items():
         tee = _TEES.get(name)
         if tee is None:
             raise MalformedMessage("additional_evidence: unknown TEE")

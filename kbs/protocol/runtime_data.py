@@ -29,7 +29,7 @@ def primary_runtime_data(nonce: str, key: TeeKey, additional_evidence: str) -> d
 
 
 def device_runtime_data(nonce: str, key: TeeKey) -> dict[str, Any]:
-    """What every additional (device) evidence binds."""
+    """What every additional (device) evidence binds; before protocol 0.4.0, which had no devices, the primary does."""
     return {"nonce": nonce, "tee-pubkey": dict(key.members)}
 
 
@@ -38,6 +38,20 @@ def digest(runtime_data: Mapping[str, Any], algorithm: HashAlgorithm) -> bytes:
     return hashlib.new(algorithm.value, strict_json.canonical(dict(runtime_data))).digest()
 
 
+def concatenated_digest(nonce: str, key: TeeKey) -> bytes:
+    """What evidence of guests up to v0.8 (protocol 0.1.0) binds: SHA-384 over the texts of `nonce`, `n` and `e`.
+
+    Unambiguous, though nothing stands between them: the nonce is ours, of a fixed length, and `e` is always `AQAB`
+    (`parse_tee_key` takes no other), so `n` is what remains. Nor can it be the JSON of another version's runtime data,
+    which begins with a brace.
+    """
+    members = key.members
+    return hashlib.sha384(f"{nonce}{members['n']}{members['e']}".encode()).digest()
+
+
 def hash_for(tee: Tee) -> HashAlgorithm:
-    """The algorithm that protocol 0.4.0 selects for all evidence of a guest whose primary TEE this is."""
+    """The algorithm for all evidence of a guest whose primary TEE this is, whatever it offers and in every version.
+
+    Nothing is negotiated, so nobody on the way can negotiate it down (guests take SHA-384 when none is selected).
+    """
     return HashAlgorithm.SHA512 if tee is Tee.SE else HashAlgorithm.SHA384

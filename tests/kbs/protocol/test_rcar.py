@@ -118,8 +118,8 @@ def test_malformed_requests(text: bytes) -> None:
 
 
 def test_versions_are_looked_at_before_tees() -> None:
-    with pytest.raises(UnsupportedVersion, match=r"request is 0\.2\.0"):
-        decode_request(body({**REQUEST, "version": "0.2.0", "tee": "what"}), ALL)
+    with pytest.raises(UnsupportedVersion, match=r"request is 0\.3\.0"):
+        decode_request(body({**REQUEST, "version": "0.3.0", "tee": "what"}), ALL)
 
 
 # --- Challenge --------------------------------------------------------------------------------------------------------
@@ -291,8 +291,10 @@ def test_malformed_attestations(change: Callable[[dict[str, Any]], None]) -> Non
 
 def test_older_bodies_are_not_taken_for_this_version() -> None:
     old = {"tee-pubkey": ATTESTATION["runtime-data"]["tee-pubkey"], "tee-evidence": {"svn": "1"}}
-    with pytest.raises(MalformedMessage):
+    with pytest.raises(UnsupportedVersion, match=r"of a protocol before 0\.4\.0"):
         decode_attestation(body(old))
+    with pytest.raises(MalformedMessage, match="runtime-data is missing or not an object"):
+        decode_attestation(body({**old, "runtime-data": []}))
 
 
 @pytest.mark.parametrize("text", [b"[]", b"null", b'""', b"", b"{}", body([ATTESTATION])])

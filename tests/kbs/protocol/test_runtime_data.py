@@ -11,10 +11,20 @@ from typing import Any
 import pytest
 
 from kbs import strict_json
+from kbs.client.old_guests import GENERATIONS
+from kbs.client.tee_keys import KeyKind, TeeKeyPair
+from kbs.errors import MalformedMessage
 from kbs.protocol.rcar import decode_attestation
-from kbs.protocol.runtime_data import HashAlgorithm, device_runtime_data, digest, hash_for, primary_runtime_data
+from kbs.protocol.runtime_data import (
+    HashAlgorithm,
+    concatenated_digest,
+    device_runtime_data,
+    digest,
+    hash_for,
+    primary_runtime_data,
+)
 from kbs.protocol.tee import Tee
-from kbs.protocol.tee_key import parse_tee_key
+from kbs.protocol.tee_key import KeyAlgorithm, TeeKey, parse_tee_key
 
 
 def load(path: Path) -> Any:
@@ -92,3 +102,38 @@ def test_members_the_guest_added_to_its_key_are_not_hashed(vectors: Path) -> Non
         strict_json.canonical(device_runtime_data(case["nonce"], key)).decode()
         == (case["device_runtime_data_canonical"])
     )
+
+
+def test_what_guests_before_0_4_0_hash(vectors: Path) -> None:
+    document = load(vectors / "rcar/guest-rcar-vectors.json")
+    cases = document["legacy_report_data"]
+    assert [(case["release"], case["version"]) for case in cases] == [
+        ("<=0.8", "0.1.0"), ("0.9", "0.1.0"), ("0.10-0.11", "0.1.1"), ("0.12-0.13", "0.2.0"),
+    ]  # fmt: skip
+    for case in cases:
+        key = key_as_sent(case["tee_pubkey"])
+        if case["release"] == "<=0.8":
+            assert concatenated_digest(document["nonce"], key).hex() == case["sha384"]
+            continue
+        bound = device_runtime_data(document["nonce"], key)
+        assert strict_json.canonical(bound).decode() == case["hash_input"]
+        for algorithm in HashAlgorithm:
+            if algorithm.value in case:
+                assert digest(bound, algorithm).hex() == case[algorithm.value]
+
+
+def test_the_software_guests_hash_the_same(vectors: Path) -> None:
+    document = load(vectors / "rcar/guest-rcar-vectors.json")
+    for case, name in zip(document["legacy_report_data"], GENERATIONS, strict=True):
+        extra = "" if case["version"] == "0.1.0" else {"selected-hash-algorithm": "SHA384"}
+        made = GENERATIONS[name].report_data(document["nonce"], case["tee_pubkey"], extra)
+        assert (GENERATIONS[name].version, made.hex()) == (case["version"], case["sha384"])
+
+
+def key_as_sent(jwk: dict[str, str]) -> TeeKey:
+    """The RSA keys of these vectors are none (their modulus is even), and so no parser takes them."""
+    if jwk["kty"] == "EC":
+        return parse_tee_key(jwk)
+    with pytest.raises(MalformedMessage, match="even"):
+        parse_tee_key(jwk)
+    return TeeKey(dict(sorted(jwk.items())), KeyAlgorithm.RSA1_5, TeeKeyPair.generate(KeyKind.RSA1_5).public.public_key)
