@@ -140,12 +140,11 @@ class ArchiveTarget:
                 hashing.update(piece)
                 size += len(piece)
         except BaseException:
-            self._file.truncate(start)
+            self._forget(start)
             raise
         digest = f"sha256:{hashing.hexdigest()}"
         if digest in self._written:
-            self._file.truncate(start)
-            self._file.seek(start)
+            self._forget(start)
             return digest, size
         self._file.write(bytes(-size % tarfile.BLOCKSIZE))
         end = self._file.tell()
@@ -185,6 +184,10 @@ class ArchiveTarget:
     ) -> None:
         self._file.close()
         self._draft.unlink(missing_ok=True)
+
+    def _forget(self, start: int) -> None:
+        self._file.truncate(start)
+        self._file.seek(start)
 
     def _add(self, name: str, content: bytes) -> None:
         self._file.write(_head(name, len(content)) + content + bytes(-len(content) % tarfile.BLOCKSIZE))
