@@ -82,11 +82,12 @@ class OpaLink:
         """Set a data document. Raises as `query`."""
         self._call(lambda client: client.update_or_create_data(dict(value), path))
 
-    def forget(self, policies: list[str], path: str) -> None:
+    def forget(self, policies: list[str], path: str | None = None) -> None:
         """Remove modules and their data, as far as they are there. Raises as `query`."""
         for name in policies:
             self._call(partial(_delete_policy, name))
-        self._call(partial(_delete_data, path))
+        if path is not None:
+            self._call(partial(_delete_data, path))
 
     def _call(self, use: Callable[[Any], Any]) -> Any:
         with self._lock:

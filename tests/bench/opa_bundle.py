@@ -1,7 +1,7 @@
 """Many policies on an OPA server at once: one bundle, compiled once when the server starts.
 
-Pushed one by one, as a broker does when it meets them, each of the eleven modules of a policy has the server compile
-all that it holds: the time rises with the square of the number. A broker keeps no more than 32 there.
+Pushed one by one, as a broker does when it meets them, each of the three modules of a policy has the server compile
+all that it holds: the time rises with the square of the number. A broker keeps no more than 128 there.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def preloaded(opa: Path, policies: Sequence[Policy], values: Snapshot, seconds: 
         with patch("kbs.policy.opa.check_relocated"), patch("kbs.policy.opa._MAX_ROOTS", len(policies)):
             for policy in policies:
                 root = engine._root(policy)
-                engine._send(policy, root, engine._version(values), values)
+                engine._send(policy, root, engine._version(values), values, again=False)
         for path, text in collecting.modules.items():
             file = folder / "bundle" / f"{path}.rego"
             file.parent.mkdir(parents=True, exist_ok=True)

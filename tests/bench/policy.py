@@ -45,7 +45,7 @@ from tests.policy_corpus.__main__ import opa_engine
 
 REFERENCE_COUNTS = (10, 100, 1_000, 10_000, 100_000)
 POLICY_COUNTS = (1, 10, 100, 1_000)
-PUSHED_COUNTS = (1, 8, 32)  # a broker keeps no more on a server
+PUSHED_COUNTS = (1, 8, 32, 128)  # a broker keeps no more on a server
 _ROUNDS = 7
 _BOUND = 60.0  # seconds for making one number of policies ready
 _NOW = datetime(2026, 6, 15, tzinfo=UTC)

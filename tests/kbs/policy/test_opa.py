@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import socket
 import tempfile
 import threading
@@ -18,6 +17,8 @@ from kbs.errors import PolicyBroken, PolicyEngineUnavailable
 from kbs.policy.engine import Policy, PolicyKind
 from kbs.policy.opa import OpaEngine
 from kbs.policy.opa_link import OpaLink, OpaServerSettings
+from kbs.policy.rego_sources import modules
+from kbs.policy.workbench import fixture_data
 from tests.kbs.policy.support import REQUEST, document, snapshot
 from tests.opa_binary import start_opa
 from tests.probe_policies import probe
@@ -206,16 +207,16 @@ def test_a_text_that_cannot_be_kept_apart_or_does_not_compile_is_broken(opa_sock
 @pytest.mark.opa
 def test_many_policies_and_versions_are_tidied_up(opa_socket: Path) -> None:
     engine = engine_at(opa_socket, timeout=10)
-    # The server is shared: a text of its own, so that nobody else's versions are under this root.
     policy = dataclasses.replace(EVIDENCE, digest="tidy", text=f"{EVIDENCE.text}\n# tidy\n")
     asked = document({"trust_claims": {"hardware": 2}, "ask": "id"})
+    used = set()
     for number in range(8):
         values = snapshot({"id": number}, version=f"tidy {number}")
         assert engine.appraise(policy, asked, values).extensions == {"reference": number}
-    (root,) = engine._roots.values()
-    kept = OpaLink(OpaServerSettings(socket=opa_socket))._connect().get_data(f"{root.name}_values")["result"]
-    assert sorted(kept) == sorted(root.versions)
-    assert len(kept) == 3
+        used |= {*engine._versions}
+    kept = OpaLink(OpaServerSettings(socket=opa_socket))._connect().get_data(engine._values)["result"]
+    assert used & kept.keys() == {*engine._versions}  # the server is shared, and so are the values on it
+    assert (len(used), len(engine._versions)) == (8, 3)
 
 
 @pytest.mark.opa
@@ -226,12 +227,72 @@ def test_a_server_that_lost_one_version_only_gets_it_again(opa_socket: Path) -> 
     values = snapshot({"id": "kept"}, version="lost")
     assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
     (root,) = engine._roots.values()
-    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{root.name}_values")
+    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], engine._values)
     assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
     # Another process, tidying up, may remove the values after this one wrote that they are there.
-    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{root.name}_values/{root.versions[-1]}")
+    OpaLink(OpaServerSettings(socket=opa_socket)).forget([], f"{engine._values}/{engine._versions[-1]}")
     assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
-    assert json.dumps(root.versions)
+    # And somebody may have cleared away a policy, or the library under it.
+    link = OpaLink(OpaServerSettings(socket=opa_socket))
+    link.forget([f"{root.name}/{name}" for name in ("served", "policy", "asked")])
+    assert engine.appraise(policy, asked, values).extensions == {"reference": "kept"}
+
+
+@pytest.mark.opa
+def test_a_policy_is_three_modules_whatever_library_it_uses(opa_socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each module has the server compile all that it holds; and values are sent once, not for each policy."""
+    engine, sent = engine_at(opa_socket, timeout=10), list[str]()
+    link = engine._link
+    put_policy, put_data = link.put_policy, link.put_data
+    monkeypatch.setattr(link, "put_policy", lambda name, text: (sent.append(name), put_policy(name, text))[1])
+    monkeypatch.setattr(link, "put_data", lambda path, value: (sent.append(path), put_data(path, value))[1])
+    asked, values = document({"trust_claims": {"hardware": 2}, "ask": "id"}), snapshot({"id": 7}, version="once")
+    for number in range(3):
+        policy = dataclasses.replace(EVIDENCE, digest=f"m{number}", text=f"{EVIDENCE.text}\n# m{number}\n")
+        assert engine.appraise(policy, asked, values).extensions == {"reference": 7}
+    library = {name for name in sent if name.startswith(engine._library_root)}
+    assert len(library) == len(engine._library) + 1
+    assert len(sent) == len(library) + 3 * 3
+
+
+def test_every_module_of_the_library_is_loaded() -> None:
+    have = {*modules(PolicyKind.EVIDENCE), *modules(PolicyKind.RESOURCE)}
+    assert {f"lib/{name}.rego" for name in OpaEngine(OpaLink(OpaServerSettings()))._library} == {
+        name for name in have if "wrapper" not in name
+    }
+
+
+LIBRARY_WORDS = "import data.kbs.affirming\nallow if affirming.resource\n"
+
+
+@pytest.mark.opa
+@pytest.mark.parametrize(
+    ("text", "allow"),
+    [
+        (LIBRARY_WORDS, True),
+        ('allow if data.kbs["affirming"].resource\n', True),
+        ('allow if data["kbs"]["affirming"].resource\n', True),
+        ("import data.kbs.affirming as data_kbs\nallow if data_kbs.resource\n", True),
+        ("allow if data[`kbs`].affirming.resource\n", None),
+        ('import data.kbs\nallow if kbs["affirming"].resource\n', None),
+        ("allow if some name; data.kbs[name].allow\n", None),
+        ("allow if data.kbs.resource.verdict\n", None),
+        ("allow if data.kbs.values\n", None),
+    ],
+    ids=range(9),
+)
+def test_the_library_is_found_in_every_spelling_or_the_policy_is_broken(
+    opa_socket: Path, text: str, allow: bool | None
+) -> None:
+    token = document(fixture_data()["tokens"]["snp"]["good"])
+    engine = engine_at(opa_socket, timeout=10)
+    policy = resource(f"package policy\n\n{text}")
+    if allow is None:
+        with pytest.raises(PolicyBroken):
+            engine.authorize(policy, token, REQUEST)
+    else:
+        assert engine.authorize(policy, token, REQUEST) is allow
+        assert engine.authorize(policy, token, {**REQUEST, "plugin": "pkcs11"}) is False
 
 
 def free_port() -> int:

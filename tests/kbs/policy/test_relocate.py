@@ -32,6 +32,26 @@ def test_packages_and_data_move_and_nothing_else(text: str, moved: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "moved"),
+    [
+        ("x := data.kbs.findings.finding(1)", "x := data.lib.kbs.findings.finding(1)"),
+        ('x := data.kbs["findings"]', 'x := data.lib.kbs["findings"]'),
+        ('x := data["kbs"]["findings"]', 'x := data.lib["kbs"]["findings"]'),
+        ("import data.kbs.findings as f", "import data.lib.kbs.findings as f"),
+        ("x := data.kbs.findings_of_mine", "x := data.r.kbs.findings_of_mine"),
+        ("x := data.kbs.Findings", "x := data.r.kbs.Findings"),
+        ("x := data.kbs", "x := data.r.kbs"),
+        ("x := data.kbs[name]", "x := data.r.kbs[name]"),
+        ("x := input.data.kbs.findings", "x := input.data.kbs.findings"),
+        ("# data.kbs.findings", "# data.kbs.findings"),
+    ],
+)
+def test_the_library_has_a_root_of_its_own(text: str, moved: str) -> None:
+    found = relocate(f"package policy\n{text}\n", "r", library="lib", shared={"findings"})
+    assert found == f"package r.policy\n{moved}\n"
+
+
+@pytest.mark.parametrize(
     "text", ["", "allow := true", "import data.x\npackage policy", 'package policy["x"]\n', "package\npolicy"]
 )
 def test_a_text_without_a_plain_package_is_refused(text: str) -> None:
@@ -55,6 +75,20 @@ def module(*references: Any, package: tuple[str, ...] = ("data", "r", "policy"))
 
 def test_a_moved_module_passes() -> None:
     check_relocated(module(ref("data", "r", "plugin"), ref("input", "x")), "r")
+
+
+def test_of_the_library_only_its_packages_may_be_read() -> None:
+    def check(*names: str) -> None:
+        check_relocated(module(ref(*names)), "r", library="lib", shared={"findings"})
+
+    check("data", "lib", "kbs", "findings", "finding")
+    check("data", "r", "policy", "allow")
+    for names in (
+        ("data", "lib"), ("data", "lib", "policy", "query_reference_value"), ("data", "lib", "kbs"),
+        ("data", "lib", "kbs", "version"), ("data", "r", "kbs"), ("data", "r", "kbs", "findings"), ("data", "r_values"),
+    ):  # fmt: skip
+        with pytest.raises(PolicyBroken):
+            check(*names)
 
 
 @pytest.mark.parametrize(
