@@ -157,7 +157,7 @@ class ReferenceUse:
             for name in {one.reference for one in findings if one.reference is not None} - stated.keys():
                 misses[name] = misses.get(name, 0) + 1
             for one in findings:
-                if one.ok or one.seen is None or one.reference is None:
+                if one.ok or one.reference is None or one.seen is None or one.seen == []:
                     continue
                 if affirmed and one.reference not in stated:
                     continue
