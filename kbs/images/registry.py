@@ -15,7 +15,7 @@ import httpx
 
 from kbs.images.errors import ImageRefused, RegistryFailed
 from kbs.images.model import DOCUMENTS, MAX_DOCUMENT, Descriptor, decode_members, describe, media_type_of
-from kbs.images.places import CHUNK, short, verified, whole
+from kbs.images.places import short, verified, whole
 from kbs.images.registry_client import RegistryClient
 
 PIECE: Final = 16 << 20  # bytes of one request of an upload; held in memory
@@ -76,7 +76,7 @@ class RegistrySource:
                 raise ImageRefused(
                     f"{what}: the registry sends {told[:20]} bytes, its descriptor names {descriptor.size}"
                 )
-            yield from self._client.pieces(response, CHUNK)
+            yield from self._client.pieces(response)
 
 
 class RegistryTarget:

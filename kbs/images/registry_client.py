@@ -125,7 +125,7 @@ class RegistryClient:
         finally:
             response.close()
 
-    def pieces(self, response: httpx.Response, size: int) -> Iterator[bytes]:
+    def pieces(self, response: httpx.Response) -> Iterator[bytes]:
         """The body as it is on the wire.
 
         Raises:
@@ -133,7 +133,7 @@ class RegistryClient:
         """
         begun, received = self._monotonic(), 0
         with self._wall():
-            for piece in response.iter_raw(size):
+            for piece in response.iter_raw():  # as they come: to fill larger ones would hide a trickle
                 received += len(piece)
                 took = self._monotonic() - begun
                 if took > _GRACE and received < (took - _GRACE) * _SLOWEST:
@@ -147,7 +147,7 @@ class RegistryClient:
             RegistryFailed: more than `most` bytes, or as in `pieces`.
         """
         found = bytearray()
-        for piece in self.pieces(response, 1 << 16):
+        for piece in self.pieces(response):
             found += piece
             if len(found) > most:
                 raise RegistryFailed(f"{self._base.host}: an answer of more than {most} bytes")

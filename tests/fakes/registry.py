@@ -38,9 +38,13 @@ class FakeRegistry(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         request.read()
         self.requests.append(request)
-        answer = self.before(request)
-        if answer is not None:
+        answer = self.before(request) or self._answer(request)
+        if not answer.is_stream_consumed:
             return answer
+        # as it comes from a socket: not read yet
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(answer.content))
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/token":
             return self._token(request)
         if (refused := self._unauthorized(request)) is not None:
