@@ -160,6 +160,10 @@ class GeneratedSettings:
     path: str  # repository/type/tag; each may be `*`
     bytes: int = 32
     encoding: Literal["raw", "base64", "hex"] = "raw"
+    bind: str | None = None  # "init_data" or JSON pointer into the claims: TYPE is that claim, or its SHA-256
+    escrow: Path | None = None  # PEM of an administrator's public key: a copy sealed to it is kept with each version
+    old_versions_seconds: int = 0  # how long a guest may still ask for a version after a rotation
+    most: int = 10_000  # how many of them are made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import click
 
 from kbs.cli.connection import Place, broker_options, place_words
 from kbs.cli.output import done, print_json, print_table, to_seconds
+from kbs.cli.resource_generate import escrow_command, generate_command, open_escrow_command, rotate_command
 from kbs.client.model import VersionInfo
 
 
@@ -15,7 +16,7 @@ def _list_hint(place: Place) -> str:
     return f"kbs resource list {place_words(place)}".rstrip()
 
 
-@click.group("resource", short_help="Secrets: set, list, versions, roll back, delete.")
+@click.group("resource", short_help="Secrets: set, generate, rotate, list, versions, roll back, delete.")
 def resource_group() -> None:
     """Secrets that attested guests may get. Their bytes never come back to administrators."""
 
@@ -101,3 +102,7 @@ def _document(version: VersionInfo) -> dict[str, object]:
 def _row(version: VersionInfo) -> tuple[object, ...]:
     meta = version.meta
     return (version.version, meta.get("size"), to_seconds(meta.get("time")), meta.get("author"))
+
+
+for _command in (generate_command, rotate_command, escrow_command, open_escrow_command):
+    resource_group.add_command(_command)

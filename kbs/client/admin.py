@@ -106,6 +106,25 @@ class AdminClient:
         """Make a past version current again, as a new version; its number."""
         return self._rollback(f"admin/resources/{_segments(path)}/rollback", version, expected=expected)
 
+    def generate_resource(
+        self, path: str, *, size: int | None = None, encoding: str | None = None, rotate: bool = False
+    ) -> int:
+        """Have the broker make random bytes the value; the version's number. The bytes are nobody's to see.
+
+        size: octets; None: as a rule of the broker says, or as the version before was made. rotate: a next version of
+        what was generated before.
+        """
+        message: dict[str, Json] = {"rotate": rotate}
+        if size is not None:
+            message["bytes"] = size
+        if encoding is not None:
+            message["encoding"] = encoding
+        members = self.members("POST", f"admin/resources/{path}/generate", message)
+        version = members.get("version")
+        if type(version) is not int:
+            raise UnexpectedAnswer("the answer names no version")
+        return version
+
     # --- policies -----------------------------------------------------------------------------------------------------
 
     def set_resource_policy(

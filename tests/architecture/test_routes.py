@@ -55,6 +55,11 @@ RIGHT: dict[tuple[str, str], tuple[str, bytes, int]] = {
     ("GET", V0 + "admin/resources"): (V0 + "admin/resources", b"", 200),
     ("GET", V0 + "admin/resources/*/*/*"): (V0 + "admin/resources/a/b/c", b"", 200),
     ("POST", V0 + "admin/resources/*/*/*/rollback"): (V0 + "admin/resources/a/b/c/rollback", b'{"version":1}', 200),
+    ("POST", V0 + "admin/resources/*/*/*/generate"): (
+        V0 + "admin/resources/a/b/c/generate",
+        b'{"bytes":32,"rotate":true}',
+        200,
+    ),
     ("DELETE", V0 + "resource/**"): (V0 + "resource/a/b/c", b"", 200),
     ("POST", V0 + "attestation-policy"): (
         V0 + "attestation-policy",

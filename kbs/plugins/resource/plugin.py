@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from kbs.clock import Clock
-from kbs.errors import NameNotAllowed, ResourceNotFound, StorageUnavailable
+from kbs.errors import MalformedMessage, NameNotAllowed, ResourceNotFound, StorageUnavailable
 from kbs.plugins.model import Access, Guard, PluginAnswer, PluginRequest
 from kbs.plugins.resource.backends.key_value import KeyValueBackend
+from kbs.plugins.resource.generation import Generation, Shape
 from kbs.plugins.resource.model import Backend, StoreRefuses
 from kbs.protocol.resource_path import ResourcePath
 from kbs.protocol.resource_path import parse as parse_path
 from kbs.secret import Secret
-from kbs.storage.model import Entry, KeyValueStore
+from kbs.storage.model import Entry, KeyValueStore, Record
 
 _T = TypeVar("_T")
 _GUARDS: Mapping[str, Guard] = {
@@ -29,12 +30,27 @@ _GUARDS: Mapping[str, Guard] = {
 class ResourcePlugin:
     """Secrets in the key-value store and in others by prefix. Bytes leave only through the release door."""
 
-    def __init__(self, store: KeyValueStore, clock: Clock, external: Sequence[tuple[str, Backend]] = ()) -> None:
-        """external: prefixes and stores, longest prefix first."""
+    def __init__(
+        self,
+        store: KeyValueStore,
+        clock: Clock,
+        external: Sequence[tuple[str, Backend]] = (),
+        generation: Generation | None = None,
+    ) -> None:
+        """external: prefixes and stores, longest prefix first.
+
+        Raises:
+            ConfigInvalid: generated resources whose store cannot make them exactly once, or has no place for escrow.
+        """
         self._own = KeyValueBackend(store)
         self._external = external
+        self._generation = generation
         self._clock = clock
         self.blocks = any(backend.remote for _, backend in external)
+        for rule in () if generation is None else generation.rules:
+            for prefix, backend in external:
+                if rule.may_begin_with(prefix):
+                    rule.check_store(prefix, creates_once=backend.creates_once)
 
     def guards(self) -> Mapping[str, Guard]:
         """GET for guests; POST and DELETE for administrators."""
@@ -58,6 +74,26 @@ class ResourcePlugin:
         meta = {"author": author, "time": self._clock().isoformat(), "size": str(len(value))}
         backend = self._backend(str(path))
         return _told(lambda: backend.put(str(path), value, meta=meta, expected=expected))
+
+    def generate(self, path: ResourcePath, shape: Shape | None, *, author: str, rotate: bool) -> int:
+        """Make random bytes the value, without anybody seeing them; the version's number.
+
+        shape: None: as a rule for this name says, or as the current value was made. rotate: a next version of what was
+        generated before; otherwise the first one.
+
+        Raises:
+            VersionConflict: there is one already, or it changed meanwhile. ResourceNotFound: nothing to rotate.
+            MalformedMessage: nothing says how many octets.
+        """
+        if self._generation is None:
+            raise MalformedMessage("this broker generates nothing")
+        name, backend = str(path), self._backend(str(path))
+        current = _told(lambda: backend.get(name)) if rotate else None
+        if rotate and current is None:
+            raise ResourceNotFound(f"no resource {path}")
+        made = self._generation.make(path, shape, None if current is None else current.meta, author=author)
+        expected = 0 if current is None else current.version
+        return _told(lambda: backend.put(name, made.value.reveal(), meta=made.meta, expected=expected))
 
     def roll_back(self, path: ResourcePath, version: int, *, author: str, expected: int | None = None) -> int:
         """Make the bytes of a past version current again, as a new version; its number.
@@ -113,13 +149,24 @@ class ResourcePlugin:
             path = parse_path(request.segments)
         except NameNotAllowed as err:  # to a guest a name outside the grammar is one that does not exist
             raise ResourceNotFound(str(err)) from None
+        backend = self._backend(str(path))
         try:
-            record = self._backend(str(path)).get(str(path))
+            record = self._found(path, backend, request)
         except StoreRefuses as err:  # neither is what the broker itself may not read
             raise ResourceNotFound(f"no resource {path}", operator_detail=f"resource {path}: {err}") from None
         if record is None:
             raise ResourceNotFound(f"no resource {path}")
         return PluginAnswer(Secret(record.value), version=record.version or None)
+
+    def _found(self, path: ResourcePath, backend: Backend, request: PluginRequest) -> Record | None:
+        rule = None if self._generation is None else self._generation.rule(path)
+        if self._generation is None or rule is None or request.guest is None:
+            return backend.get(str(path))
+        rule.check_bound(path, request.guest.claims)
+        wanted = request.query.get("version")
+        if wanted is not None:
+            return self._generation.past(rule, backend, str(path), wanted)
+        return backend.get(str(path)) or self._generation.first(rule, backend, path)
 
 
 def _told(ask: Callable[[], _T]) -> _T:

@@ -62,6 +62,13 @@ def routes(
             resources.roll_back,
             "resource.changed",
         )
+        yield _change(
+            "POST",
+            "/kbs/v0/admin/resources/*/*/*/generate",
+            Permission.RESOURCE_WRITE,
+            resources.generate,
+            "resource.changed",
+        )
     yield _read("/kbs/v0/admin/decisions/*", Permission.AUDIT_READ, service.explain)
     yield _read("/kbs/v0/admin/status", Permission.AUDIT_READ, service.status)
     yield _change("POST", "/kbs/v0/admin/tokens", Permission.TOKEN_ISSUE, service.issue_token, "admin.token_issued")
