@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OPA_DIR := $(VENV)/opa
 FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
+IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
 .PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy vectors policies policy-corpus opa proto swtpm openbao lock fuzz clean
@@ -35,6 +36,7 @@ mutations: $(READY)  ## damage the evidence of every TEE in 20000 ways each; SEE
 
 crosscheck: $(READY)  ## ask independent implementations 1000 times each; most of them are built with Go; SEED=number
 	@if command -v go > /dev/null; then cd tests/crosscheck/go && CGO_ENABLED=0 go build -trimpath -o $(abspath $(VENV))/crosscheck/ ./...; fi
+	@if command -v go > /dev/null; then cd tests/crosscheck/goimages && CGO_ENABLED=0 go build -trimpath -tags "$(IMAGE_TAGS)" -o $(abspath $(VENV))/crosscheck/ ./...; fi
 	@KBS_CROSSCHECK=$(or $(COUNT),1000) KBS_CROSSCHECK_SEED=$(or $(SEED),1) \
 		KBS_CROSSCHECK_PROGRAMS=$$(command -v go > /dev/null && echo $(abspath $(VENV))/crosscheck) \
 		$(BIN)/python -m pytest -q tests/crosscheck
