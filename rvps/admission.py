@@ -6,15 +6,17 @@ Source: rvps 13.3, 13.4; threat-model P-RULE-7.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
 from rvps.errors import StatementUnacceptable
 from rvps.intake.model import Approval, Content, Revocation, Verified
 from rvps.messages import check_name, write_time
+from rvps.model import State
 from rvps.publishers import Publisher
-from rvps.statements import Approved, Event, Revoked, Rules, Signed, Source, Stated
+from rvps.statements import Approved, Event, Revoked, Rules, Signed, Source, Stated, Withdrawn, weight_of
 from rvps.status import short, state_of
 from rvps.view import Entry, View
 
@@ -22,6 +24,8 @@ MAX_SET: Final = 64
 """Names of one compound set: a policy is given the set under each of them."""
 MAX_REASON: Final = 500  # characters
 MAX_SERIAL: Final = (1 << 63) - 1
+MAX_SNAPSHOT: Final = 48 << 20
+"""Bytes of all values and compound sets that may be valid together; brokers read no snapshot beyond 64 MiB."""
 
 
 def source_of(verified: Verified, payload: bytes) -> Source:
@@ -64,7 +68,7 @@ def _statement(view: View, publisher: Publisher, source: Source, content: Conten
         raise StatementUnacceptable("expires before it begins")
     _check_place(view, publisher, source, content)
     _check_names(publisher, content)
-    return Signed(
+    made = Signed(
         source=source,
         rules=Rules(
             approvals=publisher.approvals,
@@ -83,6 +87,71 @@ def _statement(view: View, publisher: Publisher, source: Source, content: Conten
         valid_until=valid_until,
         values=content.values,
         known_bad=content.known_bad,
+    )
+    check_room(view, made, at)
+    return made
+
+
+def check_room(view: View, event: Stated | Signed, at: datetime) -> None:
+    """Refuse what would make snapshots larger than brokers take: then they would have no values at all.
+
+    Raises:
+        StatementUnacceptable: the values, with all others that may be valid now or later, exceed `MAX_SNAPSHOT`.
+    """
+    if view.load + weight_of(event) <= MAX_SNAPSHOT:
+        return
+    weights, keeps = defaultdict[object, list[int]](list), defaultdict[object, int](lambda: 1)
+    for line, most, weight in (_share(event, weight_of(event)), *_shares(view, at)):
+        weights[line].append(weight)
+        keeps[line] = max(keeps[line], most)
+    total = sum(sum(sorted(weights[line])[-keeps[line] :]) for line in weights)
+    if total > MAX_SNAPSHOT:
+        raise StatementUnacceptable(
+            f"no room: with it, what may be valid together has {total} bytes, more than {MAX_SNAPSHOT}; "
+            "a compound set counts once under each of its names"
+        )
+
+
+def _shares(view: View, at: datetime) -> Iterator[tuple[object, int, int]]:
+    for entry in view.entries.values():
+        event = entry.event
+        if isinstance(event, Withdrawn) or state_of(entry, at)[0] not in (State.DRAFT, State.ACTIVE):
+            continue
+        if isinstance(event, Signed) or entry.holds:
+            yield _share(event, entry.weight, entry.number)
+
+
+def _share(event: Stated | Signed, weight: int, number: int = 0) -> tuple[object, int, int]:
+    """The line of a statement, how many of the line are valid together at most, and its weight."""
+    if isinstance(event, Signed):
+        return (event.source.publisher, event.series), event.rules.keeps, weight
+    return number, 1, weight
+
+
+def repeated(
+    view: View, source: Source, content: Content | Approval | Revocation, at: datetime
+) -> Signed | Approved | Revoked | None:
+    """The event that this very message made before, while it still says how things are; else None.
+
+    Who lost the answer, or got a 503 after the record was written, asks again and is told the same.
+    """
+    entry = view.find(source.digest if isinstance(content, Content) else content.statement)
+    if entry is None or not isinstance(entry.event, Signed):
+        return None
+    events: list[Signed | Approved | Revoked] = [entry.event, *(event for _, event in entry.approvals)]
+    if entry.revocation is not None:
+        events = [entry.revocation[1]]
+    elif state_of(entry, at)[0] not in (State.DRAFT, State.ACTIVE):
+        return None
+    return next((event for event in events if event.source is not None and _same(event.source, source)), None)
+
+
+def _same(one: Source, other: Source) -> bool:
+    return (one.publisher, one.signer, one.kind, one.digest) == (
+        other.publisher,
+        other.signer,
+        other.kind,
+        other.digest,
     )
 
 

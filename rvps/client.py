@@ -23,6 +23,7 @@ from rvps.remote import RemoteProvider
 from rvps.remote_http import RemoteSettings
 from rvps.service import EmbeddedProvider
 from rvps.store import KeyValueStore
+from rvps.witness import WitnessFile
 
 __all__ = [
     "NOBODY",
@@ -103,6 +104,7 @@ def embedded(
     conflict: type[Exception],
     unavailable: type[Exception],
     publishers: Callable[[], Publishers] = lambda: NOBODY,
+    witness: Path | None = None,
 ) -> ReferenceValueProvider:
     """A provider in this process.
 
@@ -111,8 +113,10 @@ def embedded(
         conflict: what that store raises for a lost compare-and-set.
         unavailable: what it raises when it is down or full; callers here see `ProviderUnavailable`.
         publishers: who may send signed messages; asked for each, so that a file that is read again counts at once.
+        witness: a file outside the store that remembers its newest event: a store that was set back is not used.
     """
-    return EmbeddedProvider(store, conflict=conflict, unavailable=unavailable, publishers=publishers)
+    seen = None if witness is None else WitnessFile(witness)
+    return EmbeddedProvider(store, conflict=conflict, unavailable=unavailable, publishers=publishers, witness=seen)
 
 
 def remote(settings: RemoteSettings) -> RemoteProvider:

@@ -18,6 +18,7 @@ from rvps.strict_json import NotStrictJson, decode, encode
 
 _FORMAT: Final = 1
 _MAX_LEDGER: Final = 16 << 20  # bytes
+_MEMBER: Final = 256  # bytes of a gap, or of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Ledger:
     version: int = 0
     gaps: tuple[Gap, ...] = ()
     lines: Mapping[tuple[str, str], Line] = field(default_factory=dict)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more could make it a ledger that is too large to read."""
+        return (len(self.gaps) + len(self.lines)) * _MEMBER > _MAX_LEDGER // 2
 
     def removed(self, number: int) -> bool:
         """Whether a record of this number is void, even if it is still stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -41,9 +42,9 @@ class Line:
         newer: list[datetime] = []
         for number in sorted(number for number in self.begins if number > serial):
             begin = self.begins[number]
-            newer.append(begin.starts)
+            insort(newer, begin.starts)
             if len(newer) >= begin.keeps:
-                moment = max(begin.starts, sorted(newer)[begin.keeps - 1])
+                moment = max(begin.starts, newer[begin.keeps - 1])
                 earliest = moment if earliest is None else min(earliest, moment)
         return earliest
 

@@ -11,8 +11,8 @@ from threading import Lock
 from typing import Any, Final
 
 from rvps import expiry, explaining, messages
+from rvps.admission import check_room, repeated, revocation_by, source_of, whole_seconds
 from rvps.admission import event_of as admitted
-from rvps.admission import revocation_by, source_of, whole_seconds
 from rvps.appraisal import Appraiser
 from rvps.errors import SignatureRefused, StatementUnacceptable
 from rvps.intake import INTAKES, signed_form
@@ -35,6 +35,7 @@ from rvps.status import status_of, value_of
 from rvps.store import KeyValueStore, StatementLog
 from rvps.strict_json import encode
 from rvps.view import Entry, View
+from rvps.witness import Witness
 
 _MAY_BE_SIGNED: Final = frozenset({"corim", "swid"})
 """Upstream's types that are the same for signed and unsigned payloads."""
@@ -71,6 +72,7 @@ class EmbeddedProvider:
     Args:
         publishers: who may send signed messages, as of now.
         intakes: message type → how it is verified and read.
+        witness: remembers the newest event outside the store.
     """
 
     def __init__(
@@ -81,8 +83,9 @@ class EmbeddedProvider:
         unavailable: type[Exception],
         publishers: Callable[[], Publishers] = lambda: NOBODY,
         intakes: Mapping[str, Intake] = INTAKES,
+        witness: Witness | None = None,
     ) -> None:
-        self._log = StatementLog(store, conflict=conflict, unavailable=unavailable)
+        self._log = StatementLog(store, conflict=conflict, unavailable=unavailable, witness=witness)
         self._publishers = publishers
         self._intakes = intakes
         self._lock = Lock()
@@ -143,6 +146,7 @@ class EmbeddedProvider:
 
         def event(view: View) -> Event:
             nonlocal replaced
+            check_room(view, stated, at)
             replaced = _delivered(view, stated.values, at)
             return stated
 
@@ -279,21 +283,25 @@ class EmbeddedProvider:
 
     def _submit(self, signed: _Signed, at: datetime) -> Submitted:
         replaced: dict[str, str] = {}
+        event: Event | None = None
 
-        def event(view: View) -> Event:
-            nonlocal replaced
-            made = admitted(view, signed.verified.publisher, signed.source, signed.content, at)
-            replaced = _delivered(view, made.values, at) if isinstance(made, Signed) else {}
-            return made
+        def make(view: View) -> Event | None:
+            nonlocal replaced, event
+            event = repeated(view, signed.source, signed.content, at)
+            if event is not None:
+                return None
+            event = admitted(view, signed.verified.publisher, signed.source, signed.content, at)
+            replaced = _delivered(view, event.values, at) if isinstance(event, Signed) else {}
+            return event
 
         with self._lock:
-            record = self._log.append(event, signed.payload)
-            assert record is not None
-            status = self._status_after(record.event, at)
+            self._log.append(make, signed.payload)
+            assert event is not None
+            status = self._status_after(event, at)
             entry = self._log.view.find(status.id)
-        stated = record.event.values if isinstance(record.event, Signed) else {}
+        stated = event.values if isinstance(event, Signed) else {}
         values = tuple(value_of(entry, name, replaced.get(name)) for name in stated if entry is not None)
-        return Submitted(explaining.what(record.event), status, values)
+        return Submitted(explaining.what(event), status, values)
 
     def _status_after(self, event: Event, at: datetime) -> StatementStatus:
         self._log.sync()

@@ -147,6 +147,14 @@ def key_of(number: int) -> str:
     return f"{number:016d}"
 
 
+def weight_of(event: Stated | Withdrawn | Signed) -> int:
+    """Bytes that a statement can add to a snapshot: its values, and for a compound set the set under each name."""
+    if isinstance(event, Withdrawn):
+        return 0
+    times = 1 + len(event.values) if isinstance(event, Signed) and event.together else 1
+    return len(encode(dict(event.values))) * times
+
+
 def write(event: Event, previous: str) -> bytes:
     """The stored form of an event after the record whose digest is `previous`.
 

@@ -19,6 +19,7 @@ from rvps.ledger import write as write_ledger
 from rvps.statements import MAX_STORED, Event, Record, Revoked, Signed, Stated, Withdrawn, key_of, read, write
 from rvps.strict_json import NotStrictJson, decode, encode
 from rvps.view import View
+from rvps.witness import Memory, Witness
 
 _STATEMENTS: Final = "rvps-statements"
 _MESSAGES: Final = "rvps-messages"
@@ -80,13 +81,24 @@ class StatementLog:
     Args:
         conflict: what the store raises for a lost compare-and-set.
         unavailable: what it raises when it is down or full.
+        witness: remembers the newest event elsewhere; without one it is remembered as long as this object lives.
     """
 
-    def __init__(self, store: KeyValueStore, *, conflict: type[Exception], unavailable: type[Exception]) -> None:
+    def __init__(
+        self,
+        store: KeyValueStore,
+        *,
+        conflict: type[Exception],
+        unavailable: type[Exception],
+        witness: Witness | None = None,
+    ) -> None:
         self._store = store
+        self._witness = witness or Memory()
         self._conflict = conflict
         self._unavailable = unavailable
         self._head: int | None = None  # version of the head record that `view` was read at; None: never read
+        self._told = 0  # number of the newest event that the head told others of
+        self._owes = True  # whether a head may be missing: this process, or the one before it, was stopped in between
         self._ledger = Ledger()
         self._chain = Chain(self._ledger)
         self.view = View()
@@ -121,7 +133,7 @@ class StatementLog:
         with self._reaching():
             for _ in range(_ATTEMPTS):
                 self._sync()
-                event = make(self.view)
+                event = self._made(make)
                 if event is None:
                     return None
                 raw = write(event, self._chain.digest)
@@ -133,6 +145,16 @@ class StatementLog:
                     self._remove_idle()
                     return record
         raise ProviderUnavailable("too many writers of reference values at once")
+
+    def _made(self, make: Callable[[View], Event | None]) -> Event | None:
+        """Where nothing will be written, whoever asked relies on what is there: then all must know of it."""
+        event: Event | None = None
+        try:
+            event = make(self.view)
+        finally:
+            if event is None:
+                self._tell()
+        return event
 
     def message(self, digest: str) -> bytes | None:
         """A signed message by the SHA-256 of its bytes (hex)."""
@@ -174,15 +196,28 @@ class StatementLog:
     def _publish(self, record: Record) -> None:
         before, self._head = self._head, None
         value = encode({"number": record.number, "digest": record.digest})
+        self._owes = True
         published = self._store.put(_HEADS, _HEAD, value, meta={})
+        self._owes, self._told = False, record.number
         if before is not None and published == before + 1:
             self._apply(self._chain, self.view, record)
             self.generation += 1
             self._head = published
+            self._witness.saw(*self.head())
+
+    def _tell(self) -> None:
+        """Write the head that a writer still owes who was stopped before it: until then other processes do not know of
+        the event, which may be a revocation."""
+        if self.view.newest <= self._told:
+            return
+        value = encode({"number": self.view.newest, "digest": self._chain.digest})
+        published = self._store.put(_HEADS, _HEAD, value, meta={})
+        self._owes, self._told = False, self.view.newest
+        self._head = published if self._head is not None and published == self._head + 1 else None
 
     def _remove_idle(self) -> None:
         """Failing here fails nobody: what was appended stands, and the next append tries again."""
-        groups = [] if self._head is None else self.view.idle(KEPT_STATEMENTS)
+        groups = [] if self._head is None or self._ledger.is_full else self.view.idle(KEPT_STATEMENTS)
         if not groups:
             return
         head, self._head = self._head, None
@@ -212,15 +247,33 @@ class StatementLog:
             self._reload()
         else:
             self._probe()
-        if record is not None:
-            self._check_end(record.value)
+        self._told = 0 if record is None else self._check_end(record.value)
+        self._check_witness()
         self._head = head
+        if self._owes:
+            with suppress(self._unavailable):  # the next look tries again
+                self._tell()
+            self._owes = self.view.newest > self._told
 
-    def _check_end(self, raw: bytes) -> None:
+    def _check_witness(self) -> None:
+        seen = self._witness.seen()
+        if seen is not None:
+            try:
+                self._chain.reaches(*seen)
+            except BrokenChain as err:
+                raise ProviderUnavailable(
+                    f"the store was set back: it ends before event {key_of(seen[0])}, which was here before, or has "
+                    f"another in its place; {self._witness.acceptance}"
+                ) from err
+        self._witness.saw(*self.head())
+
+    def _check_end(self, raw: bytes) -> int:
         try:
             head = decode(raw, max_bytes=MAX_STORED)
-            if head:  # heads of the first form say nothing
-                self._chain.reaches(int(head["number"]), str(head["digest"]))
+            if not head:  # heads of the first form say nothing
+                return self.view.newest
+            self._chain.reaches(int(head["number"]), str(head["digest"]))
+            return int(head["number"])
         except (NotStrictJson, KeyError, TypeError, ValueError) as err:
             raise ProviderUnavailable("the head of the statements does not read") from err
 

@@ -18,7 +18,7 @@ from rvps.calendar import Calendar
 from rvps.errors import ProviderUnavailable
 from rvps.json_values import ABSENT, same_as, united, without
 from rvps.lines import Line
-from rvps.statements import Approved, Record, Revoked, Signed, Stated, Withdrawn, key_of
+from rvps.statements import Approved, Record, Revoked, Signed, Stated, Withdrawn, key_of, weight_of
 
 KEPT_PER_SERIES: Final = 8
 """Newest statements of a series that are kept whatever became of them, with their approvals and revocations."""
@@ -31,7 +31,7 @@ class Entry:
 
     active: number of the event that made it active; 0: a draft. starts: first moment of validity once active.
     superseded: from when on newer ones of its series take its place. revocation: the event's record, or None.
-    holds: names of which it is the newest cut.
+    holds: names of which it is the newest cut. weight: bytes that it can add to a snapshot.
     """
 
     number: int
@@ -42,6 +42,7 @@ class Entry:
     approvals: list[tuple[int, Approved]] = field(default_factory=list)
     revocation: tuple[int, Revoked] | None = None
     holds: int = 0
+    weight: int = 0
 
     @property
     def names(self) -> Iterable[str]:
@@ -79,7 +80,7 @@ class View:
     """All events up to `newest`, applied in ascending order.
 
     touched: names about which the answer may have changed since the caller last cleared it. calendar: when it changes
-    by time alone.
+    by time alone. load: at least the weight of all that a snapshot of now, or of later, can hold.
     """
 
     def __init__(self, lines: Mapping[tuple[str, str], Line] | None = None) -> None:
@@ -90,6 +91,7 @@ class View:
         self.touched: set[str] = set()
         self.calendar = Calendar()
         self.together: set[int] = set()
+        self.load = 0
         self._signed: dict[str, Entry] = {}  # by digest of what was signed
         self._speakers: dict[str, list[int]] = {}
         self._cuts: dict[str, int] = {}
@@ -117,7 +119,7 @@ class View:
                 self._revoke(record.number, event)
 
     def _cut(self, entry: Entry) -> None:
-        self.entries[entry.number] = entry
+        self._enter(entry)
         for name in entry.names:
             speakers = self._speakers.setdefault(name, [])
             speakers.append(entry.number)
@@ -132,6 +134,11 @@ class View:
         if not entry.holds:
             self._idle.add(entry.number)
 
+    def _enter(self, entry: Entry) -> None:
+        self.entries[entry.number] = entry
+        entry.weight = weight_of(entry.event)
+        self.load += entry.weight
+
     def _release(self, name: str) -> None:
         """The cut that a name had until now is one no more."""
         entry = self.entries.get(self._cuts.pop(name, 0))
@@ -143,7 +150,8 @@ class View:
     def _state(self, entry: Entry) -> None:
         signed = entry.event
         assert isinstance(signed, Signed)
-        self.entries[entry.number] = self._signed[signed.source.digest] = entry
+        self._enter(entry)
+        self._signed[signed.source.digest] = entry
         for name in signed.values:
             self._speakers.setdefault(name, []).append(entry.number)
         line = self._line(signed)
@@ -199,7 +207,10 @@ class View:
 
     def _supersede(self, line: Line) -> None:
         for serial, number in line.kept.items():
-            entry, moment = self.entries[number], line.superseded(serial)
+            entry = self.entries[number]
+            if entry.superseded is not None and self.latest is not None and entry.superseded <= self.latest:
+                continue  # what once happened stays so
+            moment = line.superseded(serial)
             if moment != entry.superseded:
                 entry.superseded = moment
                 self.touched.update(entry.names)
@@ -329,6 +340,7 @@ class View:
     def forget(self, number: int) -> list[str]:
         """An idle statement is removed from the store; digests of the signed messages that go with it."""
         entry = self.entries.pop(number)
+        self.load -= entry.weight
         self._idle.discard(number)
         self.together.discard(number)
         self.calendar.put(number, ())

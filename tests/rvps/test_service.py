@@ -333,14 +333,22 @@ def test_a_stored_statement_that_does_not_read_stops_all_answers(store: MemorySt
         provider_over(store).snapshot(AT)
 
 
-def test_a_store_restored_from_a_backup_is_read_again(store: MemoryStore, provider: EmbeddedProvider) -> None:
+def test_a_store_restored_from_a_backup_is_refused_until_somebody_starts_anew(
+    store: MemoryStore, provider: EmbeddedProvider
+) -> None:
+    """Threat-model P-RULE-5."""
     provider.register(sample({"a": 1}), issuer=ALICE, at=AT)
     backup = dict(store.current)
     provider.register(sample({"a": 2}), issuer=ALICE, at=AT)
     assert provider.query("a", AT) == 2
     store.current = backup
     store.changes += 1
-    assert provider.query("a", AT) == 1
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable, match=r"set back.*start anew"):
+            provider.query("a", AT)
+        with pytest.raises(ProviderUnavailable, match="set back"):
+            provider.register(sample({"a": 3}), issuer=ALICE, at=AT)
+    assert provider_over(store).query("a", AT) == 1
 
 
 def test_deepest_and_longest_written_values_survive_the_store(store: MemoryStore) -> None:

@@ -239,7 +239,7 @@ class Statements(RuleBasedStateMachine):
         except StatementUnacceptable:
             assert self.store.current == before, "a refusal stores nothing"
             return False
-        return True
+        return self.store.current != before  # the same message again is answered, and changes nothing
 
     def kept(self, entry: Said) -> bool:
         return self.providers[0].statement(entry.digest, self.now) is not None

@@ -59,14 +59,14 @@ def test_a_manifest_is_sent_for_one_kind_of_names() -> None:
     rvps.register(message("swid", signed(document())), issuer=ADMIN, at=AT)
     assert set(rvps.snapshot(AT).values) == {DIGESTS, "NVIDIA_Corporation.GPU.measurement_1"}
     for kind, payload in (("signed-corim", corim()), ("signed-swid", signed(document()))):
-        with pytest.raises(StatementUnacceptable, match="not newer"):
+        with pytest.raises(StatementUnacceptable, match="taken before"):
             rvps.register(message(kind, payload), issuer=ADMIN, at=AT)
 
 
 def test_an_older_version_is_refused_for_ever() -> None:
     rvps = provider()
     rvps.register(message("signed-corim", corim(5)), issuer=ADMIN, at=AT)
-    for version in (5, 4):
+    for version in (4, 1):
         with pytest.raises(StatementUnacceptable, match="not newer"):
             rvps.register(message("signed-corim", corim(version)), issuer=ADMIN, at=AT)
     rvps.register(message("signed-corim", corim(6)), issuer=ADMIN, at=AT)
