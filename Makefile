@@ -10,7 +10,7 @@ FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `ma
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy vectors policies policy-corpus opa proto swtpm openbao lock fuzz clean
+.PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm openbao lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -63,8 +63,8 @@ policies: $(READY)  ## rebuild the shipped .wasm from policies/ (needs opa)
 opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw-away Go)
 	@$(BIN)/python -m kbs.policy.install $(OPA_DIR)
 
-proto: $(READY)  ## generate the gRPC stubs in rvps/proto and kbs/images/proto anew
-	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. rvps/proto/*.proto kbs/images/proto/*.proto
+proto: $(READY)  ## generate the gRPC stubs in every proto folder anew
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. rvps/proto/*.proto kbs/images/proto/*.proto kbs/plugins/*/proto/*.proto
 
 swtpm:  ## install swtpm from the distribution (root or sudo): a real TPM for the tests
 	@.ci/swtpm
@@ -77,6 +77,9 @@ policy-corpus: $(READY)  ## both policy engines over all policies, claims and mu
 
 bench-policy: $(READY)  ## a decision in process and by an OPA server, in P-256 verifications
 	@$(BIN)/python -m tests.bench.policy $(BENCH)
+
+bench-rvps: $(READY)  ## 100 000 reference values beside 10: look-ups, decisions, publishing, revocation at 8 replicas
+	@$(BIN)/python -m tests.bench.references $(BENCH)
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
