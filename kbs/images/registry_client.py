@@ -72,7 +72,7 @@ class RegistryClient:
         self._monotonic = options.monotonic
         self._http = httpx.Client(
             headers={"User-Agent": "kbs-image/0.1", "Accept-Encoding": "identity"},
-            verify=_trust(options.ca_file, scheme),
+            verify=_trust(options.ca_file, scheme if options.transport is None else "http"),
             timeout=_TIMEOUT,
             follow_redirects=False,
             trust_env=False,
