@@ -57,6 +57,17 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
+def printable_code(text: str) -> str:
+    """The same for program text: tabs and ends of lines stay."""
+    return "".join(each if each in "\t\n" else printable(each) for each in text)
+
+
+def show_code(text: str) -> None:
+    """Print a text as it is, or on a terminal without what steers it: a reviewer sees what is there."""
+    is_terminal = sys.stdout.isatty()
+    click_echo((printable_code(text) if is_terminal else text).removesuffix("\n"))
+
+
 def done(what: str, text: str) -> None:
     """One line that says what was done."""
     console().print(f"[green]{what}[/] {escape(printable(text))}")

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 import click
 
 from kbs.cli.connection import Place, broker_options, place_words
-from kbs.cli.output import click_echo, done, print_json, print_table, to_seconds
+from kbs.cli.output import done, print_json, print_table, show_code, to_seconds
 from kbs.cli.policy_eval import eval_command
 from kbs.cli.policy_history import diff_command, history_command, remove_command, versions_text
 from kbs.cli.policy_lint import check_command, fmt_command, lint_command
@@ -130,7 +130,7 @@ def show_command(kind: str, policy_id: str, history: bool, number: int | None, p
     elif history:
         print_table(("version", "sha256", "origin", "set", "by", "why"), (_version_row(each) for each in found.history))
     else:
-        click_echo(found.text.removesuffix("\n"))
+        show_code(found.text)
 
 
 @policy_group.command("rollback")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,25 @@ _RESULTS: Final = {
     PolicyKind.RESOURCE: re.compile(rb"^\s*(?:default\s+)?allow\b", re.MULTILINE),
 }
 PATH: Final = click.argument("path", type=click.Path(exists=True, path_type=Path))
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file of the author's, as a whole or not at all; a link stays one, and what it points at changes.
+
+    Raises:
+        OSError: it cannot be written; the old text is still there.
+    """
+    target = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    draft = Path(name)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        shutil.copymode(target, draft)
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

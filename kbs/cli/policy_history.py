@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from kbs.cli.connection import Place, broker_options, place_words
-from kbs.cli.output import click_echo, done, print_json, print_table, to_seconds
+from kbs.cli.output import click_echo, done, print_json, print_table, printable_code, show_code, to_seconds
 from kbs.cli.policy_source import KIND
 from kbs.client.model import VersionInfo
 from kbs.client.policies import PolicyClient
@@ -57,7 +57,7 @@ def diff_command(kind: str, policy_id: str, old: int, new: int | None, place: Pl
         print_json({"kind": kind, "id": policy_id, "old": old, "new": new, "diff": lines})
         return
     for line in lines:
-        click_echo(line)
+        click_echo(printable_code(line))
 
 
 @click.command("remove")
@@ -82,7 +82,7 @@ def versions_text(kind: str, policy_id: str, number: int, place: Place, *, as_js
     if as_json:
         print_json({**version.meta, "version": version.version, "text": text})
         return
-    click_echo(text.removesuffix("\n"))
+    show_code(text)
 
 
 def _row(version: VersionInfo) -> tuple[object, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from kbs.cli.output import click_echo, done, print_json, print_table, warn
-from kbs.cli.policy_files import PATH, PolicyFile, policy_files
+from kbs.cli.output import click_echo, done, print_json, print_table, printable_code, warn
+from kbs.cli.policy_files import PATH, PolicyFile, policy_files, rewrite
 from kbs.cli.policy_where import Where, anywhere
 from kbs.policy.lint import Severity
 
@@ -78,7 +78,7 @@ def fmt_command(path: Path, only_check: bool, kind: str | None, where: Where, as
             changed.append(str(file))
             new = str(answer["text"])
             if not only_check:
-                file.write_text(new, encoding="utf-8", newline="")
+                rewrite(file, new)
             if not as_json:
                 _show_formatted(file, old.decode("utf-8", "replace"), new, only_check=only_check)
     if as_json:
@@ -122,4 +122,4 @@ def _show_formatted(file: Path, old: str, new: str, *, only_check: bool) -> None
         done("written", str(file))
         return
     for line in difflib.unified_diff(old.splitlines(), new.splitlines(), str(file), "formatted", lineterm="", n=1):
-        click_echo(line)
+        click_echo(printable_code(line))

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from kbs.cli.connection import walled
-from kbs.cli.output import click_echo, done, print_json, printable, warn
-from kbs.cli.policy_files import workbench
+from kbs.cli.output import click_echo, done, print_json, printable_code, warn
+from kbs.cli.policy_files import rewrite, workbench
 from kbs.policy.migrate import migrate
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -28,13 +28,13 @@ def migrate_command(file: Path, reference_values: bool, write: bool, opa: Path |
     result = migrate(workbench(opa).opa, old, references=reference_values)
     changed = result.text.encode("utf-8") != old
     if changed and write:
-        file.write_text(result.text, encoding="utf-8", newline="")
+        rewrite(file, result.text)
     if as_json:
         print_json({"file": str(file), "changed": changed, "written": changed and write, **result.document()})
         return
     before, after = old.decode("utf-8").splitlines(), result.text.splitlines()
     for line in difflib.unified_diff(before, after, str(file), "migrated", lineterm="", n=2):
-        click_echo(printable(line))
+        click_echo(printable_code(line))
     for edit in result.edits:
         lines = f" (lines {', '.join(map(str, edit.lines))})" if edit.lines else ""
         done(edit.name, f"{edit.why}{lines}")

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 import click
 
 from kbs.cli.connection import Place, broker_options, place_words
-from kbs.cli.output import click_echo, console, done, print_json, print_table, printable, to_seconds
+from kbs.cli.output import click_echo, console, done, print_json, print_table, printable, show_code, to_seconds
 from kbs.cli.policy_source import KIND, chosen, text_options
 from kbs.client.policies import PolicyClient
 from kbs.policy.engine import PolicyKind
@@ -69,7 +69,7 @@ def candidate_command(kind: str, policy_id: str, text: bool, place: Place, as_js
         print_json(found)
         return
     if text:
-        click_echo(str(found["text"]).removesuffix("\n"))
+        show_code(str(found["text"]))
         return
     for name in ("version", "digest", "origin", "time", "author", "reason", "base"):
         click_echo(printable(f"{name:<10} {found.get(name)}"))

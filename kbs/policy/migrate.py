@@ -95,7 +95,7 @@ def migrate(opa: OpaCommand, upload: bytes, *, references: bool = False) -> Migr
 
 def _formatted(opa: OpaCommand, folder: Path, how: Sequence[str]) -> str:
     done = opa.run(["fmt", *how, TEXT_NAME], folder)
-    if done.code == 0:
+    if done.code == 0 and done.stdout.strip():
         return done.stdout.decode("utf-8", "replace")
     old = opa.run(["parse", "--v0-compatible", "--format", "json", TEXT_NAME], folder)
     if old.code != 0:

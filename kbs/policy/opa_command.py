@@ -28,6 +28,7 @@ _OUTPUT_LIMIT: Final = 8 << 20
 _LIMITED: Final = (
     f'ulimit -t {TIMEOUT} && ulimit -v {_ADDRESS_SPACE} && ulimit -f {_LARGEST_FILE} && ulimit -c 0 && exec "$0" "$@"'
 )
+_SIGNALS: Final = 128  # what the shell adds to the number of the signal that ended a program
 TEXT_NAME: Final = "policy.rego"
 
 
@@ -75,7 +76,7 @@ class OpaCommand:
         """Run in `folder`, whose files the arguments name relatively.
 
         Raises:
-            PolicyCompilerMissing: there is no such program.
+            PolicyCompilerMissing: there is no such program, or it is another one: `opa` never fails without a word.
             PolicyUnacceptable: it took too long.
         """
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -97,7 +98,7 @@ class OpaCommand:
             out.seek(0)
             err.seek(0)
             done = Completed(code, out.read(_OUTPUT_LIMIT), err.read(65536).decode("utf-8", "replace"))
-        if code in (126, 127):
+        if code in (126, 127) or (0 < code < _SIGNALS and not done.stdout and not done.stderr.strip()):
             raise PolicyCompilerMissing("opa cannot be run here; get it with: kbs opa install")
         return done
 

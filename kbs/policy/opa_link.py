@@ -63,10 +63,19 @@ class OpaLink:
         """The rule's value over an input document; None when it has none.
 
         Raises:
-            PolicyBroken: the evaluation itself failed.
+            PolicyBroken: the evaluation itself failed, or does not end while the server is well.
             PolicyEngineUnavailable: no answer, a late one, or one that is not OPA's.
         """
-        answer = self._call(lambda client: client.query_rule(document, package, rule))
+        try:
+            answer = self._call(lambda client: client.query_rule(document, package, rule))
+        except PolicyEngineUnavailable as err:
+            if not isinstance(err.__cause__, requests.ReadTimeout) or not self._is_well():
+                raise
+            self._succeeded()  # others need not wait for what one policy does
+            raise broken(
+                f"the evaluation took more than {self._settings.timeout} s, or said too much, while the OPA server "
+                "answers other questions"
+            ) from err
         if not isinstance(answer, dict) or not answer.keys() <= {"result", "decision_id", "warning"}:
             raise _unavailable("the OPA server's answer has an unknown form")
         return answer.get("result")
@@ -111,6 +120,10 @@ class OpaLink:
             raise self._failed(f"the OPA server does not answer: {type(err).__name__}: {str(err)[:200]}") from err
         self._succeeded()
         return answer
+
+    def _is_well(self) -> bool:
+        """Whether the server answers at once what costs it nothing."""
+        return bool(self._connect().check_health())
 
     def _succeeded(self) -> None:
         with self._lock:
@@ -189,7 +202,7 @@ class _BoundedAdapter(HTTPAdapter):
             body += chunk
             if len(body) > _ANSWER_LIMIT or self._monotonic() > deadline:
                 response.close()
-                raise requests.Timeout("the answer is too long or too slow")
+                raise requests.ReadTimeout("the answer is too long or too slow")
         response._content, response._content_consumed = bytes(body), True
         response.raw.release_conn()
         return response

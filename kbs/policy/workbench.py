@@ -140,6 +140,8 @@ class Workbench:
             done = self.opa.run(["fmt", TEXT_NAME], folder)
         if done.code != 0:
             raise PolicyUnacceptable(_PLACE.sub(r"line \1: ", done.stderr.replace(f"{folder}/", "").strip())[:500])
+        if not done.stdout.strip():  # what comes back replaces a file
+            raise PolicyUnacceptable("opa gave no text back; is the program that is configured an opa?")
         return done.stdout.decode("utf-8", "replace")
 
     def trace(self, kind: PolicyKind, upload: bytes, document: bytes, data: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbs.cli.output import done, fail, print_table, printable, to_seconds, write_private
+from kbs.cli.output import done, fail, print_table, printable, printable_code, show_code, to_seconds, write_private
 
 
 @given(st.text())
@@ -30,6 +30,21 @@ def test_markup_of_others_is_text(text: str, capsys: pytest.CaptureFixture[str])
     assert found.out.count(printable(text)) >= 2
     assert found.err.count(printable(text)) == 2
     assert "\x1b" not in found.out + found.err
+
+
+HIDING = "allow if false\r\x1b[1A\x1b[2Kallow := true \u202e# \u200b\n\tx\n"
+
+
+def test_a_reviewer_on_a_terminal_sees_what_is_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = printable_code(HIDING)
+    assert shown == "allow if false\ufffd\ufffd[1A\ufffd[2Kallow := true \ufffd# \ufffd\n\tx\n"
+    show_code(HIDING)
+    assert capsys.readouterr().out == HIDING  # into a file: the exact text
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    show_code(HIDING)
+    assert capsys.readouterr().out == shown
 
 
 def test_long_cells_are_whole_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:

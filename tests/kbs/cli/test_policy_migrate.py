@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kbs.cli.policy_files import rewrite
 from tests.kbs.cli.conftest import invoke
 
 OLD = "package policy\n\ndefault allow = false\n\nallow {\n\tinput.x == data.reference.x\n}\n"
@@ -58,3 +59,28 @@ def test_no_such_file(tmp_path: Path) -> None:
     result = invoke(None, "policy", "migrate", tmp_path / "none.rego")
     assert result.exit_code == 2
     assert "does not exist" in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("program", ["false", "true"])
+@pytest.mark.parametrize("tool", [("migrate", "--write"), ("fmt",)], ids=["migrate", "fmt"])
+def test_another_program_for_opa_leaves_the_file_as_it_is(file: Path, tool: tuple[str, ...], program: str) -> None:
+    result = invoke(None, "policy", tool[0], file, *tool[1:], "--opa", f"/bin/{program}")
+    assert file.read_text() == OLD
+    if program == "false":
+        assert (result.exit_code, "kbs opa install" in result.stderr.replace("\n", " ")) == (1, True)
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, link = tmp_path / "real.rego", tmp_path / "link.rego"
+    real.write_text(OLD)
+    real.chmod(0o640)
+    link.symlink_to(real)
+    rewrite(link, "new\n")
+    assert (link.is_symlink(), real.read_text(), real.stat().st_mode & 0o777) == (True, "new\n", 0o640)
+    with pytest.raises(UnicodeEncodeError):
+        rewrite(real, "half\ud800")
+    monkeypatch.setattr("shutil.copymode", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        rewrite(real, "other")
+    assert real.read_text() == "new\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.rego", "real.rego"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from kbs.errors import PolicyBroken, PolicyEngineUnavailable
 from kbs.policy.engine import Policy, PolicyKind
@@ -151,6 +152,25 @@ def test_a_server_that_fails_repeatedly_is_left_alone_and_tried_again(folder: Pa
     assert len(tried) == 6
 
 
+@pytest.mark.parametrize("is_well", [True, False])
+def test_a_policy_that_goes_on_is_told_from_a_server_that_does_not_answer(is_well: bool) -> None:
+    """And others need not wait: what one policy does never has the server left alone."""
+
+    class Client:
+        def query_rule(self, *_: object) -> object:
+            raise requests.ReadTimeout("late")
+
+        def check_health(self) -> bool:
+            return is_well
+
+    link = OpaLink(OpaServerSettings())
+    link._connect = Client  # type: ignore[method-assign]
+    for turn in range(12):
+        with pytest.raises(PolicyBroken if is_well else PolicyEngineUnavailable) as caught:
+            link.query("p", "r", {})
+        assert ("left alone" in str(caught.value.operator_detail)) is (not is_well and turn >= 5)
+
+
 @pytest.mark.opa
 def test_a_restarted_server_is_filled_again(opa: Path, folder: Path) -> None:
     path = folder / "s"
@@ -242,10 +262,14 @@ def test_a_server_that_lost_one_version_only_gets_it_again(opa_socket: Path) -> 
 def test_a_policy_is_three_modules_whatever_library_it_uses(opa_socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each module has the server compile all that it holds; and values are sent once, not for each policy."""
     engine, sent = engine_at(opa_socket, timeout=10), list[str]()
-    link = engine._link
-    put_policy, put_data = link.put_policy, link.put_data
-    monkeypatch.setattr(link, "put_policy", lambda name, text: (sent.append(name), put_policy(name, text))[1])
-    monkeypatch.setattr(link, "put_data", lambda path, value: (sent.append(path), put_data(path, value))[1])
+    for name in ("put_policy", "put_data"):
+        put = getattr(engine._link, name)
+
+        def noted(path: str, what: object, put: Callable[[str, object], object] = put) -> object:
+            sent.append(path)
+            return put(path, what)
+
+        monkeypatch.setattr(engine._link, name, noted)
     asked, values = document({"trust_claims": {"hardware": 2}, "ask": "id"}), snapshot({"id": 7}, version="once")
     for number in range(3):
         policy = dataclasses.replace(EVIDENCE, digest=f"m{number}", text=f"{EVIDENCE.text}\n# m{number}\n")
