@@ -192,7 +192,7 @@ def bound_as(broker: BrokerUnderTest, form: str, hash_of: str, algorithm: str = 
 
 
 CONCATENATED, NONCE_AND_KEY, WITH_DEVICES = "nonce ‖ n ‖ e", "JSON of nonce and key", "JSON, and devices"
-RULES = {name: NONCE_AND_KEY for name in EVERY} | {"0.1.0-v0.8": CONCATENATED, NOW: WITH_DEVICES}
+RULES = dict.fromkeys(EVERY, NONCE_AND_KEY) | {"0.1.0-v0.8": CONCATENATED, NOW: WITH_DEVICES}
 
 
 @pytest.mark.parametrize(
