@@ -78,11 +78,15 @@ class PluginRequest:
 
 @dataclass(frozen=True, slots=True)
 class PluginAnswer:
-    """payload: secret bytes for a guest (always sealed before they leave) or public bytes for an administrator."""
+    """payload: secret bytes for a guest (always sealed before they leave) or public bytes for an administrator.
+
+    warnings: what an administrator is told of a change that was made all the same.
+    """
 
     payload: Secret
     version: int | None = None
     action: str | None = None  # for the audit record of an admin request: write, delete
+    warnings: tuple[str, ...] = ()
 
 
 class Plugin(Protocol):

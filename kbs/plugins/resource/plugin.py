@@ -14,12 +14,14 @@ from kbs.plugins.model import Access, Guard, PluginAnswer, PluginRequest
 from kbs.plugins.resource.backends.key_value import KeyValueBackend
 from kbs.plugins.resource.generation import Generation, Shape
 from kbs.plugins.resource.model import Backend, StoreRefuses
+from kbs.plugins.resource.upload_warnings import upload_warnings
 from kbs.protocol.resource_path import ResourcePath
 from kbs.protocol.resource_path import parse as parse_path
 from kbs.secret import Secret
 from kbs.storage.model import Entry, KeyValueStore, Record
 
 _T = TypeVar("_T")
+_NO_THIRD_SLASH = "; perhaps the URI lacks a third slash: in kbs://a/b/c guests take a for a host, write kbs:///a/b/c"
 _GUARDS: Mapping[str, Guard] = {
     "GET": Guard(Access.TOKEN),
     "POST": Guard(Access.ADMIN, "resource.write"),
@@ -63,7 +65,8 @@ class ResourcePlugin:
         path = parse_path(request.segments)
         if request.method == "POST":
             version = self.write(path, request.body, author=request.author or "unknown", expected=request.expected)
-            return PluginAnswer(Secret(b""), version=version or None, action="write")
+            told = upload_warnings(path, request.body)
+            return PluginAnswer(Secret(b""), version=version or None, action="write", warnings=told)
         backend = self._backend(str(path))
         if not _told(lambda: backend.delete(str(path), expected=request.expected)):
             raise ResourceNotFound(f"no resource {path}")
@@ -148,7 +151,8 @@ class ResourcePlugin:
         try:
             path = parse_path(request.segments)
         except NameNotAllowed as err:  # to a guest a name outside the grammar is one that does not exist
-            raise ResourceNotFound(str(err)) from None
+            hint = _NO_THIRD_SLASH if len(request.segments) == 2 else ""
+            raise ResourceNotFound(f"{err}{hint}") from None
         backend = self._backend(str(path))
         try:
             record = self._found(path, backend, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kbs import strict_json
@@ -15,6 +15,8 @@ from kbs.storage.model import Entry
 from kbs.web.model import Call, HttpResponse
 
 JSON = "application/json"
+_MAX_WARNINGS = 16
+_MAX_WARNING = 500  # characters
 
 
 def actor(call: Call) -> Admin:
@@ -77,3 +79,15 @@ def document_response(
 ) -> Decided[HttpResponse]:
     event = AdminRead(decision=call.decision, actor=actor(call).name, what=what, peer=call.request.peer)
     return Decided((event,), json_response(document, headers))
+
+
+def warning_headers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """One header each, for upstream's answer has no body. The compiler quotes the policy: only plain text may pass."""
+    plain = (
+        " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii") for text in texts[:_MAX_WARNINGS]
+    )
+    return tuple(
+        ("Kbs-Warning", "".join(character for character in text if character.isprintable())[:_MAX_WARNING])
+        for text in plain
+        if text
+    )

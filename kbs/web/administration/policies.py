@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,11 +20,10 @@ from kbs.web.administration.decode import (
     expected_version,
     json_object,
     wanted_version,
+    warning_headers,
 )
 from kbs.web.model import Call, HttpResponse
 
-_MAX_WARNINGS = 16
-_MAX_WARNING = 500  # characters
 _MAX_REASON = 1000  # characters
 _MAX_DIGITS = 16
 
@@ -189,17 +188,5 @@ def rule_changed(call: Call, rule: str, action: str, accepted: Accepted) -> Deci
         warnings=accepted.warnings,
         peer=call.request.peer,
     )
-    headers = (*etag(accepted.version), *_warnings(accepted.warnings))
+    headers = (*etag(accepted.version), *warning_headers(accepted.warnings))
     return Decided((event,), HttpResponse(200, b"", None, headers))
-
-
-def _warnings(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """One header each, for upstream's answer has no body. The compiler quotes the policy: only plain text may pass."""
-    plain = (
-        " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii") for text in texts[:_MAX_WARNINGS]
-    )
-    return tuple(
-        ("Kbs-Warning", "".join(character for character in text if character.isprintable())[:_MAX_WARNING])
-        for text in plain
-        if text
-    )

@@ -20,6 +20,7 @@ from kbs.web.administration.decode import (
     json_object,
     json_response,
     wanted_version,
+    warning_headers,
 )
 from kbs.web.model import Call, Handler, HttpResponse
 
@@ -111,7 +112,8 @@ def plugin_handler(name: str, plugin: Plugin) -> Handler:
             version=answer.version,
             peer=call.request.peer,
         )
-        response = HttpResponse(200, answer.payload.reveal(), "text/xml", etag(answer.version))
+        headers = (*etag(answer.version), *warning_headers(answer.warnings))
+        response = HttpResponse(200, answer.payload.reveal(), "text/xml", headers)
         return Decided((event,), response)
 
     return handle

@@ -116,3 +116,11 @@ def test_a_guest_never_shows_the_admin_token(broker: BrokerUnderTest) -> None:
     assert invoke(Watching(broker), "guest", "get", "default/key/1", "--data", broker.data).exit_code == 0
     assert len(seen) == 4
     assert not any(broker.admin_token in each for each in seen)
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_uri_that_lacks_a_slash_is_answered_with_a_hint(run: Run) -> None:
+    missing = run("guest", "get", "kbs://default/key/1")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "404 ResourceNotFound" in missing.stderr
+    assert "perhaps the URI lacks a third slash" in missing.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.kbs.cli.conftest import Run, bad_json, good_json
@@ -72,3 +73,10 @@ def test_names_outside_the_grammar_are_refused(run: Run) -> None:
 def test_a_secret_cannot_stand_in_the_arguments(run: Run) -> None:
     assert run("resource", "set", "a/b/c").exit_code == 2
     assert run("resource", "set", "a/b/c", "the secret").exit_code == 2
+
+
+def test_a_key_with_a_newline_is_stored_with_a_warning(run: Run) -> None:
+    result = run("resource", "set", "default/image-kek/app", "--file", "-", "--json", stdin=bytes(32) + b"\n")
+    assert (result.exit_code, json.loads(result.stdout)["bytes"]) == (0, 33)
+    assert "warning: 33 bytes: a key of 32 bytes and a newline?" in result.stderr
+    assert run("resource", "set", "default/image-kek/app", "--file", "-", stdin=bytes(32)).stderr == ""
