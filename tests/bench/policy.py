@@ -4,8 +4,8 @@ In process by the Wasm engine, and beside it by an OPA server on a Unix socket w
 claims, same run. Then what must not matter: 10 to 100 000 reference values, and 1 to 1 000 policies, all in use and
 asked in turn. In process each of those is a copy of its own of code that was compiled once: compiling them all would
 take minutes and say nothing about decisions. Getting ready is measured by itself: compiling in process, and pushing one
-more policy to a server that holds some; a server gets its many policies as a bundle. Each step has a bound; what passes
-it is left out.
+more policy to a server that holds some; a server gets its many policies as a bundle. Each step has a bound, and so has
+all of it; what passes them is left out.
 """
 
 from __future__ import annotations
@@ -57,21 +57,22 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=200, help="in each of seven rounds")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--policies", type=int, default=POLICY_COUNTS[-1], help="the most that are tried")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which nothing further is begun")
     options = parser.parse_args()
-    out = Console(highlight=False)
+    out, until = Console(highlight=False), time.monotonic() + options.minutes * 60
     counts = [count for count in POLICY_COUNTS if count <= options.policies]
     report: dict[str, Any] = {"load_before": os.getloadavg()[0], "verification_us": round(verification_us(), 1)}
     report["wasm_compile_ms"] = _compiling()
     report["wasm"] = {
-        **_by_values(WasmEngine(lambda: _NOW), options.calls),
-        **_wasm_policies(options.calls, counts, out),
+        **_by_values(WasmEngine(lambda: _NOW), options.calls, until),
+        **_wasm_policies(options.calls, counts, out, until),
     }
     opa = find_opa()
     if opa is not None:
         with opa_engine(opa) as engine:
-            report["opa_server"] = _by_values(engine, options.calls // 10)
-        report["opa_server"] |= _opa_policies(opa, options.calls // 10, counts, out)
-        report["opa_push"] = _pushing(opa)
+            report["opa_server"] = _by_values(engine, options.calls // 10, until)
+        report["opa_server"] |= _opa_policies(opa, options.calls // 10, counts, out, until)
+        report["opa_push"] = _pushing(opa, until)
     report["load_after"] = os.getloadavg()[0]
     options.out.mkdir(exist_ok=True)
     (options.out / "bench-policy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -120,11 +121,12 @@ def _microseconds(engine: PolicyEngine, policy: Policy, claims: bytes, values: S
     return round(median_us(lambda: engine.appraise(policy, claims, values), calls, clock), 1)
 
 
-def _by_values(engine: PolicyEngine, calls: int) -> dict[str, float]:
+def _by_values(engine: PolicyEngine, calls: int, until: float) -> dict[str, float]:
     policy, claims, values = subject()
     return {
         f"{count} reference values": _microseconds(engine, policy, claims, padded(values, count), calls)
         for count in REFERENCE_COUNTS
+        if time.monotonic() < until
     }
 
 
@@ -167,13 +169,15 @@ def _compiled_once(wasm: bytes) -> Iterator[None]:
         yield
 
 
-def _wasm_policies(calls: int, counts: Sequence[int], out: Console) -> dict[str, float]:
+def _wasm_policies(calls: int, counts: Sequence[int], out: Console, until: float) -> dict[str, float]:
     policy, claims, values = subject()
     engine, few, found = WasmEngine(lambda: _NOW), padded(values, len(values)), {}
     policies = others(policy, counts[-1])
     with _compiled_once(policy.wasm or b""), Progress(console=out, transient=True) as bar:
         task = bar.add_task("policies in process", total=counts[-1])
         for number, each in enumerate(policies, 1):
+            if time.monotonic() > until:
+                break
             engine.appraise(each, claims, few)
             bar.advance(task)
             if number in counts:
@@ -182,10 +186,12 @@ def _wasm_policies(calls: int, counts: Sequence[int], out: Console) -> dict[str,
     return found
 
 
-def _opa_policies(opa: Path, calls: int, counts: Sequence[int], out: Console) -> dict[str, float]:
+def _opa_policies(opa: Path, calls: int, counts: Sequence[int], out: Console, until: float) -> dict[str, float]:
     policy, claims, values = subject()
     few, found = padded(values, len(values)), {}
     for count in counts:
+        if time.monotonic() > until:
+            break
         policies = others(policy, count)
         with out.status(f"an OPA server with {count} policies"), preloaded(opa, policies, few, _BOUND) as engine:
             if engine is None:
@@ -196,12 +202,14 @@ def _opa_policies(opa: Path, calls: int, counts: Sequence[int], out: Console) ->
     return found
 
 
-def _pushing(opa: Path) -> dict[str, float]:
+def _pushing(opa: Path, until: float) -> dict[str, float]:
     """Milliseconds until the first answer of one more policy, by how many the server holds then."""
     policy, claims, values = subject()
     few, found = padded(values, len(values)), {}
     with opa_engine(opa) as engine:
         for number, each in enumerate(others(policy, PUSHED_COUNTS[-1]), 1):
+            if time.monotonic() > until:
+                break
             start = time.perf_counter()
             engine.appraise(each, claims, few)
             if number in PUSHED_COUNTS:
