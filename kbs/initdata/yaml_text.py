@@ -16,7 +16,7 @@ MAX_SIZE: Final = 2 << 20
 """Octets: a Pod with a full set of annotations and some more."""
 
 _MAX_DEPTH: Final = 32
-_MAX_NODES: Final = 50_000
+_MAX_NODES: Final = 20_000
 _MAX_DOCUMENTS: Final = 100
 
 
