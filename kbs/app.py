@@ -48,6 +48,7 @@ from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
 from kbs.plugins.model import Plugin, PluginContext
 from kbs.plugins.resource import ResourcePlugin
+from kbs.plugins.spiffe import BUNDLE_PATH, SpiffePlugin
 from kbs.policy.candidates import Candidates
 from kbs.policy.compile import Compiler
 from kbs.policy.decisions import DecisionInputs
@@ -180,7 +181,7 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
     )
     candidates = Candidates(store, policies)
     inputs = _decision_inputs(data, settings, sealing, clock)
-    references = reference_provider(settings.references, data, store)
+    references = reference_provider(settings.references, data, store, durable=settings.storage.kind != "memory")
     ring = KeyRing(token_key)
     issuer_name = settings.server.public_url or DEFAULT_ISSUER
     token_life = timedelta(seconds=settings.token.lifetime_seconds)
@@ -247,6 +248,11 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         [
             *public.routes(keys=ring, clock=clock, public_url=settings.server.public_url, ready=ready, metrics=metrics),
             *guest.routes(handshakes, release, plugins),
+            *(
+                public.bundle_route(BUNDLE_PATH, plugin.public_bundle)
+                for plugin in plugins.values()
+                if isinstance(plugin, SpiffePlugin)
+            ),
             *administration.routes(
                 policies=PolicyRoutes(policies, clock),
                 candidates=CandidateRoutes(

@@ -1,6 +1,9 @@
 """The data directory of `rvps serve`: what is made at the first start, and read at every one.
 
-    rvps.db  admin-token  broker-token  [publishers.toml]  [tls/{ca.pem,server.pem,server.key}]
+    rvps.db  newest-event  admin-token  broker-token  [publishers.toml]  [tls/{ca.pem,server.pem,server.key}]
+
+`newest-event` names the last event of the database: one that was put back from a backup is not used until somebody
+removes it.
 
 Folders have mode 0700 and files 0600. Nothing that exists is overwritten.
 """
@@ -63,6 +66,11 @@ class Directory:
     def database(self) -> Path:
         """The SQLite file."""
         return self.path / "rvps.db"
+
+    @property
+    def newest(self) -> Path:
+        """What remembers the newest event outside the database."""
+        return self.path / "newest-event"
 
     @property
     def publishers(self) -> Path:

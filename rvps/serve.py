@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import resource
 import signal
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,7 +77,13 @@ class Service:
             self._store = SqliteStore(directory.database)
         except Unavailable as err:
             raise SettingsUnacceptable(str(err)) from err
-        self._provider = embedded(self._store, conflict=Conflict, unavailable=Unavailable, publishers=publishers)
+        self._provider = embedded(
+            self._store,
+            conflict=Conflict,
+            unavailable=Unavailable,
+            publishers=publishers,
+            witness=directory.newest,
+        )
         self._expiry = ExpiryWatch(self._provider, self._metrics.show_expiry)
         try:
             self._listen(directory)
@@ -171,6 +179,7 @@ def serve(options: Options, clock: Clock, ready: Callable[[Service], None]) -> N
     Raises:
         SettingsUnacceptable: nothing was started.
     """
+    _raise_file_limit()
     service = Service(options, clock)
     end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -180,6 +189,13 @@ def serve(options: Options, clock: Clock, ready: Callable[[Service], None]) -> N
     end.wait()
     _LOG.info("stopping")
     service.stop()
+
+
+def _raise_file_limit() -> None:
+    """Connections are files, and the limit that shells and service managers set is close to the number we allow."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loadable(files: tuple[Path, Path]) -> tuple[Path, Path]:

@@ -106,7 +106,8 @@ class WitnessFile:
     def _write(self, line: bytes) -> None:
         scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}.new")
         try:
-            scratch.write_bytes(line)
+            with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(line)
             scratch.replace(self._path)
         finally:
             with suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from kbs.config import ReferenceSettings
 from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
@@ -10,15 +11,23 @@ from kbs.storage.model import KeyValueStore
 from rvps.client import NOBODY, ReferenceValueProvider, RemoteSettings, embedded, publishers_on_disk, remote
 from rvps.errors import SettingsUnacceptable
 
+_NEWEST: Final = "newest-reference-event"
+"""Outside the store, beside the audit log's head: a store that was set back is not used until somebody says so."""
 
-def reference_provider(settings: ReferenceSettings, data: Path, store: KeyValueStore) -> ReferenceValueProvider:
+
+def reference_provider(
+    settings: ReferenceSettings, data: Path, store: KeyValueStore, *, durable: bool = True
+) -> ReferenceValueProvider:
     """The provider that the settings name. Relative paths are under `data`. It connects at its first use, not here.
+
+    Args:
+        durable: whether the store outlives this process. Then what was newest in it is remembered beside it.
 
     Raises:
         ConfigInvalid: a file that does not read, a token that is none, roots that do not load.
     """
     if settings.url is None or settings.token_file is None:
-        return _embedded(settings, data, store)
+        return _embedded(settings, data, store, data / _NEWEST if durable else None)
     path = data / settings.token_file
     try:
         return remote(
@@ -38,7 +47,9 @@ def reference_provider(settings: ReferenceSettings, data: Path, store: KeyValueS
         raise ConfigInvalid(f"references: {err}") from None
 
 
-def _embedded(settings: ReferenceSettings, data: Path, store: KeyValueStore) -> ReferenceValueProvider:
+def _embedded(
+    settings: ReferenceSettings, data: Path, store: KeyValueStore, witness: Path | None
+) -> ReferenceValueProvider:
     try:
         publishers = None if settings.publishers is None else publishers_on_disk(data / settings.publishers)
     except SettingsUnacceptable as err:
@@ -48,4 +59,5 @@ def _embedded(settings: ReferenceSettings, data: Path, store: KeyValueStore) -> 
         conflict=VersionConflict,
         unavailable=StorageUnavailable,
         publishers=publishers or (lambda: NOBODY),
+        witness=witness,
     )

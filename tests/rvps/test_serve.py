@@ -329,6 +329,7 @@ def test_nobody_lists_or_changes_without_a_token(
 def test_the_data_directory_is_private(service: RunningProvider) -> None:
     assert stat.S_IMODE(service.data.stat().st_mode) == 0o700
     found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in service.data.iterdir()}
+    assert found.pop("newest-event") == 0o600
     assert found == dict.fromkeys(("admin-token", "broker-token", "rvps.db", "rvps.db-wal", "rvps.db-shm"), 0o600)
     assert service.token() != service.token("broker-token")
     assert service.token() not in service.log

@@ -84,7 +84,7 @@ def test_several_processes_keep_the_highest_number(tmp_path: Path) -> None:
     other.saw(4, "4" * 64)
     assert other.seen() == one.seen() == (5, "5" * 64)
     assert [path.name for path in tmp_path.iterdir()] == ["newest"]
-    assert not stat.S_IMODE(witness.stat().st_mode) & stat.S_IWOTH
+    assert stat.S_IMODE(witness.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 82, b"1 abc\n", b"x" * 500], ids=["empty", "zeros", "short", "long"])
