@@ -49,6 +49,7 @@ class Appraiser:
             encoded=encoded,
             valid_until=view.calendar.around(at)[1],
             encoded_sets=sets,
+            number=view.newest,
         )
 
     def _look_again(self, view: View, at: datetime) -> None:

@@ -41,6 +41,7 @@ class Snapshot:
     values: name → value; a name not listed is null to a policy.
     encoded: `values` as compact JSON, for an engine to load once per version.
     valid_until: the first moment at which this snapshot no longer holds (a value expires or starts), or None.
+    number: of the newest event that it takes into account; it never falls.
     encoded_sets: name → array of the compound sets valid now that state it, each an object name → value; compact JSON
         like `encoded`, and covered by `version` as well.
     """
@@ -50,6 +51,7 @@ class Snapshot:
     encoded: bytes = field(repr=False)
     valid_until: datetime | None
     encoded_sets: bytes = field(default=b"{}", repr=False)
+    number: int = 0
 
 
 class State(StrEnum):

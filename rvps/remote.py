@@ -39,16 +39,18 @@ _LOG = logging.getLogger("rvps.remote")
 _POLL_SECONDS: Final = 10.0  # for one whole snapshot
 _FIRST_WAIT: Final = 3.0  # seconds that the very first caller waits for a snapshot
 _EXPIRY_WAIT: Final = 0.25  # seconds that one caller waits for the next one, where the newest has just run out
+_NUMBER_DIGITS: Final = 16
 _AFTER_CHANGE_WAIT: Final = 2.0  # seconds until one's own change is seen
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """The newest snapshot: its tag, and when the request was sent that last confirmed it."""
+    """The newest snapshot: its tag, when the request was sent that last confirmed it, and the newest event then."""
 
     snapshot: Snapshot
     tag: str
     asked: float
+    number: int
 
 
 class RemoteProvider:
@@ -253,12 +255,16 @@ class RemoteProvider:
         held = self._held
         headers = {"If-None-Match": held.tag} if held is not None else {}
         status, answer, body = self._link.call("GET", "admin/reference-values/snapshot", None, headers, _POLL_SECONDS)
+        number = _number(status, answer)
+        if held is not None and number < held.number:
+            raise ProviderUnavailable(
+                f"it went back from event {held.number} to {number}, as if its store were set back; "
+                "restart to accept that"
+            )
         if status == 304:
             if held is None or answer.get("ETag") not in (None, held.tag):
                 raise ProviderUnavailable("it says that nothing changed in what we do not have")
-            return _Held(held.snapshot, held.tag, asked)
-        if status != 200:
-            raise ProviderUnavailable(f"it answered {status}")
+            return _Held(held.snapshot, held.tag, asked, number)
         tag = f'"{sha256(body).hexdigest()}"'
         if not hmac.compare_digest(answer.get("ETag", "").removeprefix("W/").encode(), tag.encode()):
             raise ProviderUnavailable("its snapshot is not the one that its ETag names")
@@ -269,7 +275,7 @@ class RemoteProvider:
             and not _says_the_same(snapshot, held.snapshot)
         ):
             raise ProviderUnavailable("it has two snapshots of one version")
-        return _Held(snapshot, tag, asked)
+        return _Held(snapshot, tag, asked, number)
 
     def _after_expiry(self, held: _Held, at: datetime) -> _Held | None:
         """The next snapshot, or None if it is not here in time. Only one caller waits for each."""
@@ -304,6 +310,16 @@ class RemoteProvider:
             _LOG.warning("no answer from the reference value provider", extra={"members": {"reason": failure}})
         elif failure is None and self._failure is not None and self._rounds:
             _LOG.info("the reference value provider answers again")
+
+
+def _number(status: int, answer: Mapping[str, str]) -> int:
+    """Of the newest event that an answer about a snapshot takes into account."""
+    if status not in (200, 304):
+        raise ProviderUnavailable(f"it answered {status}")
+    text = answer.get(snapshot_wire.NUMBER, "")
+    if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER_DIGITS):
+        raise ProviderUnavailable("its answer does not say how new it is")
+    return int(text)
 
 
 def _says_the_same(one: Snapshot, other: Snapshot) -> bool:

@@ -213,7 +213,12 @@ class SnapshotAnswers:
     def answer(self, snapshot: Snapshot, *, if_none_match: str | None, accept_encoding: str | None) -> Answer:
         """The ETag covers version and end of validity: a restated value that only lives longer is news too."""
         _, tag, plain, packed = self._encoded(snapshot)
-        headers = (("ETag", tag), ("Cache-Control", "no-cache"), ("Vary", "Accept-Encoding"))
+        headers = (
+            ("ETag", tag),
+            (snapshot_wire.NUMBER, str(snapshot.number)),
+            ("Cache-Control", "no-cache"),
+            ("Vary", "Accept-Encoding"),
+        )
         if if_none_match is not None and tag in (part.strip() for part in if_none_match.split(",")):
             return Answer(304, headers=headers)
         if _takes_gzip(accept_encoding) and len(plain) >= _GZIP_FROM:

@@ -18,6 +18,9 @@ from rvps.model import Snapshot
 from rvps.remote_http import MAX_ANSWER
 from rvps.strict_json import MAX_DEPTH, NotStrictJson, decode, encode
 
+NUMBER: Final = "RVPS-Newest-Event"
+"""Header of every answer about a snapshot, one without a body too: `rvps.model.Snapshot.number`."""
+
 _FORMAT: Final = 1
 _MEMBERS: Final = frozenset({"format", "version", "valid_until", "values", "sets"})
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")

@@ -33,6 +33,7 @@ LINE = {
     "valid_until": "2027-11-21T10:00:00+00:00",
     "valid": True,
 }
+NEW = {snapshot_wire.NUMBER: "7"}
 Reply = Callable[[httpx.Request], httpx.Response]
 
 
@@ -42,15 +43,15 @@ def snapshot_of(values: dict[str, Any], until: timedelta | None = None) -> Snaps
     return Snapshot(sha256(encoded + str(end).encode()).hexdigest(), values, encoded, end)
 
 
-def good(snapshot: Snapshot) -> Reply:
+def good(snapshot: Snapshot, number: int = 7) -> Reply:
     """What an honest service answers."""
     body = snapshot_wire.write(snapshot)
     tag = f'"{sha256(body).hexdigest()}"'
 
     def reply(request: httpx.Request) -> httpx.Response:
         if request.headers.get("If-None-Match") == tag:
-            return httpx.Response(304, headers={"ETag": tag})
-        packed = {"ETag": tag, "Content-Encoding": "gzip"}
+            return httpx.Response(304, headers={"ETag": tag, snapshot_wire.NUMBER: str(number)})
+        packed = {"ETag": tag, "Content-Encoding": "gzip", snapshot_wire.NUMBER: str(number)}
         return httpx.Response(200, headers=packed, stream=httpx.ByteStream(gzip.compress(body)))
 
     return reply
@@ -169,7 +170,8 @@ def test_at_the_end_of_a_value_the_next_snapshot_is_asked_for_at_once(provider: 
 
 def _answer(body: bytes, **headers: str) -> Reply:
     tag = f'"{sha256(body).hexdigest()}"'
-    return lambda _: httpx.Response(200, headers={"ETag": tag, **headers}, stream=httpx.ByteStream(body))
+    whole = {"ETag": tag, snapshot_wire.NUMBER: "7", **headers}
+    return lambda _: httpx.Response(200, headers=whole, stream=httpx.ByteStream(body))
 
 
 def _wire(**members: Any) -> bytes:
@@ -193,7 +195,7 @@ FAULTS: dict[str, Reply] = {
     "500": lambda _: httpx.Response(500),
     "401": lambda _: httpx.Response(401),
     "redirect": lambda _: httpx.Response(302, headers={"Location": "https://elsewhere.example/"}),
-    "304 of nothing": lambda _: httpx.Response(304),
+    "304 of nothing": lambda _: httpx.Response(304, headers=NEW),
     "connection lost": _broken,
     "too slow": _late,
     "wrong certificate": _untrusted,
@@ -213,8 +215,12 @@ FAULTS: dict[str, Reply] = {
     "repeated member": _answer(
         b'{"format":1,"version":"%s","valid_until":null,"values":{},"values":{},"sets":{}}' % (b"0" * 64)
     ),
-    "no ETag": lambda _: httpx.Response(200, content=_wire()),
-    "ETag of another": lambda _: httpx.Response(200, headers={"ETag": '"1"'}, content=_wire()),
+    "no ETag": lambda _: httpx.Response(200, headers=NEW, content=_wire()),
+    "ETag of another": lambda _: httpx.Response(200, headers={"ETag": '"1"', **NEW}, content=_wire()),
+    "no number": lambda _: httpx.Response(200, headers={"ETag": f'"{sha256(_wire()).hexdigest()}"'}, content=_wire()),
+    "number below none": _answer(_wire(), **{snapshot_wire.NUMBER: "-1"}),
+    "number of other digits": _answer(_wire(), **{snapshot_wire.NUMBER: "7e9"}),
+    "number of many digits": _answer(_wire(), **{snapshot_wire.NUMBER: "9" * 5000}),
     "not gzip": _answer(_wire(), **{"Content-Encoding": "gzip"}),
     "half a gzip": _answer(gzip.compress(_wire())[:-12], **{"Content-Encoding": "gzip"}),
     "other encoding": _answer(_wire(), **{"Content-Encoding": "br"}),
@@ -248,6 +254,60 @@ def test_two_snapshots_of_one_version_are_a_lie(provider: RemoteProvider, script
         provider.snapshot(AT)
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("gzip bomb", "more than"),
+        ("half a gzip", "cut off"),
+        ("other encoding", "encoding"),
+        ("ETag of another", "ETag"),
+        ("304 of nothing", "nothing changed"),
+        ("no number", "how new"),
+        ("repeated member", "repeated"),
+    ],
+)
+def test_the_log_says_which_fault_it_was(provider: RemoteProvider, script: Script, fault: str, said: str) -> None:
+    script.reply = FAULTS[fault]
+    with pytest.raises(ProviderUnavailable, match=said):
+        provider.snapshot(AT)
+
+
+def test_what_went_back_is_not_used_although_it_is_newer_on_the_wire(provider: RemoteProvider, script: Script) -> None:
+    """A service whose store was set back, or somebody who sends what he recorded: a revoked value would be
+    valid again."""
+    old, new = snapshot_of({"svn": ["1"]}), snapshot_of({})
+    script.reply = good(old, 41)
+    assert provider.query("svn", AT) == ["1"]
+    script.reply = good(new, 42)
+    poll(provider)
+    assert provider.query("svn", AT) is None
+    for reply in (good(old, 41), good(new, 41)):  # as a whole, and as "nothing changed"
+        script.reply = reply
+        script.seconds += 9
+        poll(provider)
+        assert provider.query("svn", AT) is None
+        script.seconds += 9
+        poll(provider)
+        with pytest.raises(ProviderUnavailable, match="went back from event 42 to 41"):
+            provider.snapshot(AT)
+        script.reply = good(new, 42)
+        poll(provider)
+        assert provider.query("svn", AT) is None
+    fresh = RemoteProvider(SETTINGS, transport=httpx.MockTransport(script), ticks=script.ticks)
+    script.reply = good(old, 41)
+    assert fresh.query("svn", AT) == ["1"]  # accepted by a restart
+    fresh.close()
+
+
+def test_nothing_changed_in_what_another_has_confirms_nothing(provider: RemoteProvider, script: Script) -> None:
+    provider.snapshot(AT)
+    script.reply = lambda _: httpx.Response(304, headers={"ETag": '"another"', **NEW})
+    script.seconds = 11
+    poll(provider)
+    with pytest.raises(ProviderUnavailable, match="what we do not have"):
+        provider.snapshot(AT)
+
+
 def test_an_answer_that_drips_is_given_up(script: Script) -> None:
     class Drip(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
@@ -255,7 +315,7 @@ def test_an_answer_that_drips_is_given_up(script: Script) -> None:
                 script.seconds += 1
                 yield b" "
 
-    script.reply = lambda _: httpx.Response(200, stream=Drip())
+    script.reply = lambda _: httpx.Response(200, headers=NEW, stream=Drip())
     provider = RemoteProvider(SETTINGS, transport=httpx.MockTransport(script), ticks=script.ticks)
     with pytest.raises(ProviderUnavailable, match="takes too long"):
         provider.snapshot(AT)
