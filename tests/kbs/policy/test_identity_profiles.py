@@ -63,7 +63,7 @@ def judged(engine: WasmEngine, profile: str, claims: Any, tee: str = "snp", **va
 def test_rules_that_nobody_approved_make_nobody(engine: WasmEngine, profile: str) -> None:
     commented = next(case["policy_rego"] for case in VECTORS["negative"] if case["name"] == "commented-policy-data")
     commented = commented.replace('{"containers": []}\n', DATA)
-    approved = {"agent_policy_rules_digests": [RULES_DIGEST]}
+    approved: dict[str, Any] = {"agent_policy_rules_digests": [RULES_DIGEST]}
     assert judged(engine, profile, guest(RULES + "policy_data := " + DATA), **approved)[0]["instance-identity"] == 2
     for policy in (
         commented,
