@@ -56,6 +56,8 @@ class Broker:
         """
         try:
             response = self.http.request(method, f"/kbs/v0/{target}", content=content, headers=self.headers)
+        except httpx.InvalidURL as err:
+            raise Failure(f"it does not fit into a request ({err})", "give a shorter name or value") from err
         except httpx.HTTPError as err:
             address = str(self.http.base_url)
             raise Failure(
