@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ from kbs.images.kid import guest_resource
 from kbs.images.locations import Location
 from kbs.images.opening import KekOf, Rewrapping, decrypt, rekey
 from kbs.images.packet import WrapType
+from kbs.images.registry_address import RegistryAddress
 from kbs.images.registry_client import RegistryOptions
 from kbs.images.rewrite import Outcome, Written
 
@@ -110,7 +112,7 @@ def encrypt_command(
             sealing = Sealing(chosen.kek, kid, wrap_type, layers, platforms)
             written, outcome = encrypt(copy, sealing)
         copy.target.commit(written.raw, written.descriptor)
-    _report("encrypted", written, outcome, chosen, choice, as_json=as_json)
+    _report("encrypted", target, (written, outcome), chosen, choice, as_json=as_json)
 
 
 @image_group.command("decrypt")
@@ -186,7 +188,7 @@ def rekey_command(
         with chosen_kek(choice) as chosen:
             written, outcome = rekey(copy, Rewrapping(kek_of, chosen.kek, kid, wrap_type, platforms))
         copy.target.commit(written.raw, written.descriptor)
-    _report("rekeyed", written, outcome, chosen, choice, as_json=as_json)
+    _report("rekeyed", target, (written, outcome), chosen, choice, as_json=as_json)
 
 
 @contextmanager
@@ -199,26 +201,29 @@ def _old_keks(file: Path | None, guest: Guest, place: Place) -> Iterator[KekOf]:
 
 
 def _report(
-    what: str, written: Written, outcome: Outcome, chosen: ChosenKek, choice: KekChoice, *, as_json: bool
+    what: str, target: Location, result: tuple[Written, Outcome], chosen: ChosenKek, choice: KekChoice, *, as_json: bool
 ) -> None:
+    written, outcome = result
     if as_json:
         print_json({**summary(written, outcome), "kek": chosen.document()})
         return
     _notes(outcome)
     done(what, f"{counted_layers(outcome)}: {written.descriptor.digest}")
-    path = guest_resource(chosen.kid)
     if chosen.version is None:
         done("KEK", f"{chosen.kid}, from {choice.file}; no broker was asked")
-        click_echo(f"next: kbs resource set {path} --file {choice.file} --data DATA")
+        click_echo(f"next: kbs resource set {guest_resource(chosen.kid)} --file {choice.file} --data DATA")
         return
     assert choice.place is not None
     made = "made here, " if chosen.made else ""
     done("KEK", f"{chosen.kid}, {made}version {chosen.version} at the broker (read back: version and 32 bytes)")
-    click_echo(
-        f"next: kbs guest get {path} {place_words(choice.place)}".rstrip() + " shows whether a guest may have it"
-    )
+    click_echo(f"next: kbs image inspect {_word(target)} {place_words(choice.place)}".rstrip())
 
 
 def _notes(outcome: Outcome) -> None:
     for kept in outcome.kept:
         warn(f"copied as it was: {kept}")
+
+
+def _word(location: Location) -> str:
+    """A location as it is shown in a command."""
+    return shlex.quote(f"docker://{location}" if isinstance(location, RegistryAddress) else str(location))

@@ -30,6 +30,10 @@ class LayoutLocation:
     tag: str | None
     is_archive: bool
 
+    def __str__(self) -> str:
+        kind = "oci-archive" if self.is_archive else "oci"
+        return f"{kind}:{self.path}" + (f":{self.tag}" if self.tag else "")
+
 
 Location = LayoutLocation | RegistryAddress
 
