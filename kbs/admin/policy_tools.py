@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kbs import strict_json
 from kbs.errors import PolicyCompilerMissing, PolicyUnacceptable
 from kbs.policy.compile import Compiler
 from kbs.policy.engine import PolicyKind
+from kbs.policy.outcome import resource_input
 from kbs.policy.rego_sources import sha256_hex
 from kbs.policy.workbench import Workbench
+from kbs.strict_json import Json
 
 Document = dict[str, Any]
 """Members for JSON. Those that judge a policy begin with `kind` and `digest`, the SHA-256 of its text."""
@@ -65,6 +69,20 @@ class PolicyTools:
         """`text` in the usual form, and whether that is another one: `changed`."""
         formatted = self._workbench().format(text)
         return {"text": formatted, "changed": formatted.encode() != text}
+
+    def trace(
+        self,
+        kind: PolicyKind,
+        text: bytes,
+        claims: Mapping[str, Json],
+        data: Mapping[str, Json],
+        request: Mapping[str, Json],
+    ) -> str:
+        """OPA's own trace of one evaluation. data: what reference values are looked up in."""
+        encoded = strict_json.encode(dict(claims))
+        if kind is PolicyKind.EVIDENCE:
+            return self._workbench().trace(kind, text, encoded, data)
+        return self._workbench().trace(kind, text, resource_input(encoded, request), {})
 
     def _workbench(self) -> Workbench:
         return Workbench(self.compiler.opa())

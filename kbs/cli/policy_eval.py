@@ -155,8 +155,6 @@ def _named_file(path: Path | None, named: str | None, kind: str | None) -> Polic
 def _answer(scenario: Scenario, where: Where, *, trace: bool) -> dict[str, Any]:
     text = scenario.policy.encode()
     if where.place is not None:
-        if trace:
-            raise click.UsageError("--trace needs an opa here; over a broker it goes with --decision")
         with where.place.admin() as admin:
             return PolicyToolClient(admin).evaluate(
                 scenario.kind,
@@ -165,6 +163,7 @@ def _answer(scenario: Scenario, where: Where, *, trace: bool) -> dict[str, Any]:
                 reference_values=scenario.values,
                 reference_sets=scenario.sets,
                 request=scenario.request,
+                trace=trace,
             )
     file = PolicyFile(Path("policy.rego"), scenario.kind, text)
     policy = _policy(file, where.opa)

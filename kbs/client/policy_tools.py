@@ -50,8 +50,10 @@ class PolicyToolClient:
         reference_values: Mapping[str, Json] | None = None,
         reference_sets: Sequence[Mapping[str, Json]] = (),
         request: Mapping[str, Json] | None = None,
+        trace: bool = False,
     ) -> dict[str, Json]:
-        """One policy over one input; `error` where it gives no proper answer. reference_sets: compound sets."""
+        """One policy over one input; `error` where it gives no proper answer. reference_sets: compound sets. trace:
+        OPA's own, too."""
         message: dict[str, Json] = {"kind": kind, "policy": _encoded(text), "input": dict(claims)}
         if reference_values is not None:
             message["reference_values"] = dict(reference_values)
@@ -59,6 +61,8 @@ class PolicyToolClient:
             message["reference_sets"] = [dict(each) for each in reference_sets]
         if request is not None:
             message["request"] = dict(request)
+        if trace:
+            message["trace"] = True
         return self._ask("eval", message)
 
     def evaluate_decision(

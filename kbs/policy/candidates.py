@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kbs.errors import NameNotAllowed, ResourceNotFound, VersionConflict
 from kbs.policy.engine import Policy, PolicyKind
-from kbs.policy.record import Change, Version, encoded, opened, version_of
+from kbs.policy.record import Change, Version, encoded, opened, version_of, with_tests
 from kbs.policy.store import Accepted, PolicyStore, is_id
 from kbs.storage.model import KeyValueStore, Record
 
@@ -101,7 +101,7 @@ class Candidates:
         Raises: as `PolicyStore.set`.
         """
         policy, opa_version, warnings = self._policies.check(kind, policy_id, upload, tests=tests)
-        value, meta = encoded(policy, change, opa_version, warnings)
+        value, meta = encoded(policy, with_tests(change, tests), opa_version, warnings)
         meta[_BASE] = str(self._base(kind, policy_id))
         version = self._store.put(_NAMESPACE, f"{kind.value}.{policy_id}", value, meta=meta, expected=expected)
         return Accepted(policy, version, warnings)
@@ -126,7 +126,7 @@ class Candidates:
         accepted = self._policies.activate(
             candidate.policy,
             policy_id,
-            replace(change, reason=change.reason or candidate.version.reason),
+            replace(change, reason=change.reason or candidate.version.reason, tests=candidate.version.tests),
             opa_version=candidate.version.opa_version,
             warnings=candidate.version.warnings,
             expected=candidate.base if expected is None else expected,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,18 +29,23 @@ _MAX_WARNING: Final = 300  # characters
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who sets a policy and why; `author` is the administrator's subject and token id."""
+    """Who sets a policy and why; `author` is the administrator's subject and token id.
+
+    tests: SHA-256 of the tests that came with it and passed; empty without.
+    """
 
     author: str
     at: datetime
     reason: str = ""
+    tests: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of one policy, without its text. version 0: the shipped one, which nobody set.
 
-    origin: as in `Policy`, or `removed`. warnings: what its author was told when it was set.
+    origin: as in `Policy`, or `removed`. warnings: what its author was told when it was set. tests: SHA-256 of those
+        that it passed when it was set, empty where none came with it.
     """
 
     id: str
@@ -52,6 +57,7 @@ class Version:
     reason: str
     opa_version: str
     warnings: tuple[str, ...] = ()
+    tests: str = ""
 
 
 def encoded(
@@ -68,9 +74,16 @@ def encoded(
         "opa_version": opa_version,
         "wasm_sha256": sha256_hex(wasm),
     }
+    if change.tests:
+        meta["tests"] = change.tests
     if warnings:
         meta["warnings"] = json.dumps([warning[:_MAX_WARNING] for warning in warnings[:_MAX_WARNINGS]])
     return _HEAD.pack(_FORMAT, len(text), len(wasm)) + text + wasm, meta
+
+
+def with_tests(change: Change, tests: bytes | None) -> Change:
+    """The change, and which tests were passed."""
+    return change if tests is None else replace(change, tests=sha256_hex(tests))
 
 
 def removal(change: Change) -> tuple[bytes, dict[str, str]]:
@@ -127,6 +140,7 @@ def version_of(entry: Entry | Record) -> Version:
         meta.get("reason", ""),
         meta.get("opa_version", ""),
         _warnings(meta),
+        meta.get("tests", ""),
     )
 
 

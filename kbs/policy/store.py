@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -18,7 +18,17 @@ from kbs.errors import NameNotAllowed, PolicyBroken, PolicyUnacceptable, Resourc
 from kbs.policy import scope
 from kbs.policy.compile import Compiler
 from kbs.policy.engine import Policy, PolicyKind
-from kbs.policy.record import REMOVED, Change, Version, encoded, is_removal, opened, removal, version_of
+from kbs.policy.record import (
+    REMOVED,
+    Change,
+    Version,
+    encoded,
+    is_removal,
+    opened,
+    removal,
+    version_of,
+    with_tests,
+)
 from kbs.policy.scope import Scopes
 from kbs.policy.shipped import Shipped
 from kbs.policy.well_known import recognise
@@ -236,6 +246,7 @@ class PolicyStore:
             StorageUnavailable: the old policy stays.
         """
         policy, opa_version, warnings = self.check(kind, policy_id, upload, tests=tests)
+        change = with_tests(change, tests)
         return self.activate(policy, policy_id, change, opa_version=opa_version, warnings=warnings, expected=expected)
 
     def activate(
@@ -278,6 +289,7 @@ class PolicyStore:
             ResourceNotFound: no such version. Else as `set`.
         """
         policy, found = self.past(kind, policy_id, to)
+        change = replace(change, tests=found.tests)
         return self.activate(policy, policy_id, change, opa_version=found.opa_version, expected=expected)
 
     def past(self, kind: PolicyKind, policy_id: str, version: int) -> tuple[Policy, Version]:

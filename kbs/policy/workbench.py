@@ -90,7 +90,10 @@ class Workbench:
     opa: OpaCommand
 
     def test(self, kind: PolicyKind, upload: bytes, tests: bytes, *, only: str | None = None) -> list[TestOutcome]:
-        """Run Rego tests, `MAX_TESTS` at most. only: a regular expression (RE2) that their names must match."""
+        """Run Rego tests, `MAX_TESTS` at most, in a package of their own.
+
+        only: a regular expression (RE2) that their names must match.
+        """
         if len(_TEST_RULE.findall(decode_text(tests))) > MAX_TESTS:
             raise PolicyUnacceptable(f"the file of tests has more than {MAX_TESTS} of them")
         if only is not None:
@@ -99,6 +102,8 @@ class Workbench:
             done = self._run_tests(Path(name), kind, upload, tests, ["--run", only] if only is not None else [])
             if isinstance(done, dict):
                 raise PolicyUnacceptable(opa_message(done, (TEXT_NAME, TESTS_NAME)))
+            if own := [each["package"] for each in done if _is_ours(str(each.get("package")))]:
+                raise PolicyUnacceptable(f"tests need a package of their own, such as policy_test; theirs is {own[0]}")
             return sorted((_outcome(each) for each in done), key=lambda each: each.line)  # opa runs them side by side
 
     def require_passing(self, kind: PolicyKind, upload: bytes, tests: bytes) -> int:
@@ -170,6 +175,8 @@ class Workbench:
         """What `opa test` printed: a list of outcomes, or an object (coverage, or errors)."""
         library = {**modules(kind), **_shared_modules(), TESTS_NAME: decode_text(tests)}
         files = write_modules(folder, library, decode_text(upload))
+        for name in (TEXT_NAME, TESTS_NAME):
+            self._refuse_schemas(folder, name)
         (folder / _DATA).write_text(json.dumps(fixture_data()), encoding="utf-8")
         (folder / _FUNCTIONS).write_text(self._functions(folder), encoding="utf-8")
         arguments = ["--format", "json", "--capabilities", _FUNCTIONS, *more]
@@ -182,9 +189,23 @@ class Workbench:
             return answer
         if done.code == 0:
             return []
-        # `opa test` words its errors for people; `opa check` has file, line and column of the same ones.
+        # `opa test` words its errors for people; `opa check` has file, line and column of most of them.
         checked = self.opa.run(["check", "--format", "json", "--capabilities", _FUNCTIONS, *files], folder)
+        if checked.code == 0:
+            said = (done.stderr or done.stdout.decode("utf-8", "replace")).replace(f"{folder}/", "")
+            return {"errors": [{"message": f"the tests do not run: {said.strip()[:300]}"}]}
         return errors_of(checked.stdout, checked.stderr)
+
+    def _refuse_schemas(self, folder: Path, name: str) -> None:
+        """Before anything compiles the file: annotations may name schemas, whose `$ref` would be followed into files of
+        this machine, and errors quote what is found there."""
+        done = self.opa.run(["parse", "--format", "json", name], folder)
+        if done.code != 0:
+            return  # it compiles nowhere, and what follows says why
+        for annotation in done.json().get("annotations") or []:
+            if "schemas" in annotation:
+                place = f"line {(annotation.get('location') or {}).get('row')}"
+                raise PolicyUnacceptable(f"{name}, {place}: annotations must not name schemas")
 
     def _functions(self, folder: Path) -> str:
         """All functions of this `opa` but those that reach outside: tests may shape their data as they like."""
@@ -209,13 +230,18 @@ def _shared_modules() -> dict[str, str]:
     return {f"samples/{path.name}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.rego"))}
 
 
+def _is_ours(package: str) -> bool:
+    """Tests in there could say something else than the policy does, and pass."""
+    return package in ("data.policy", "data.kbs", "data.system") or package.startswith(("data.kbs.", "data.system."))
+
+
 def _outcome(each: Any) -> TestOutcome:
     location = each.get("location") or {}
     error = each.get("error") or {}
     passed = not each.get("fail") and not error and not each.get("skip")
     why = ""
     if error:
-        why = str(error.get("message", error))[:500]
+        why = str(error.get("message", error) if isinstance(error, dict) else error)[:500]
     elif each.get("skip"):
         why = "skipped"
     elif not passed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,9 @@ def test_check_test_coverage_and_form(opa: Path, monkeypatch: pytest.MonkeyPatch
     assert use(broker, "check", MINE, kind="resource").json["ok"] is True
     checked = use(broker, "check", MINE, kind="resource", tests=encoded(BAD)).json
     assert (checked["ok"], "test_y (line 7)" in checked["error"]) == (False, True)
+    asked = use(broker, "eval", MINE, kind="resource", input={}, trace=True).json
+    assert (asked["allow"], "policy.rego:" in asked["trace"]) == (False, True)
+    assert use(broker, "eval", MINE, kind="resource", input={}, trace="yes").status == 400
     assert use(broker, "fmt", MINE).json == {"text": MINE.decode(), "changed": False}
     assert use(broker, "fmt", b"package   policy").json == {"text": "package policy\n", "changed": True}
     wrong = use(broker, "fmt", b"package policy\nx if")
@@ -178,6 +182,8 @@ def test_check_test_coverage_and_form(opa: Path, monkeypatch: pytest.MonkeyPatch
         assert "1 of 2 tests fail" in answer.json["detail"]
     assert broker.admin("GET", SCOPE).status == 404
     assert broker.admin("PUT", SCOPE, json.dumps({**upload, "tests": encoded(GOOD)}).encode()).status == 200
+    (version,) = broker.admin("GET", SCOPE).json["history"]
+    assert version["tests"] == hashlib.sha256(GOOD).hexdigest()
     broker.close()
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from kbs.admin.decision_evaluation import DecisionEvaluation, Question
-from kbs.admin.policy_evaluation import evaluate
+from kbs.admin.policy_evaluation import evaluate, reference_data
 from kbs.admin.policy_scenario import kind_of, object_in, request_of, sets_of
 from kbs.admin.policy_tools import PolicyTools
 from kbs.audit.gate import Decided
@@ -66,13 +66,14 @@ class PolicyToolRoutes:
 
     def evaluate(self, call: Call) -> Decided[HttpResponse]:
         """POST admin/policy-tools/eval {"kind", "policy": base64url, "input", "reference_values"?,
-        "reference_sets"?, "request"?}.
+        "reference_sets"?, "request"?, "trace"?}.
 
         A policy that gives no proper answer for the input is no fault of the broker here: `error` says which.
         """
         document = json_object(call.request.body)
         kind, text = kind_of(document.get("kind")), policy_text(document.get("policy"))
         claims, values = object_in(document, "input"), object_in(document, "reference_values", {})
+        trace = _flag(document, "trace")
         sets, request = sets_of(document.get("reference_sets", [])), request_of(object_in(document, "request", {}))
         with self._alone():
             policy, _, warnings = self._policies.check(kind, _ANY_ID[kind], text)
@@ -81,6 +82,8 @@ class PolicyToolRoutes:
                 answer = evaluate(self._engine, policy, claims, values, request, sets)
             except PolicyBroken as err:
                 answer = {"kind": kind.value, "policy": policy.digest, "error": err.operator_detail or str(err)}
+            if trace:
+                answer["trace"] = self._tools.trace(kind, text, claims, reference_data(values, sets), request)
         return document_response(call, f"policy-tools/eval {policy.digest}", {**answer, "warnings": list(warnings)})
 
     def evaluate_decision(self, call: Call) -> Decided[HttpResponse]:

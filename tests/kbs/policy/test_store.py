@@ -20,6 +20,7 @@ from kbs.errors import (
     VersionConflict,
 )
 from kbs.policy import well_known
+from kbs.policy.candidates import Candidates
 from kbs.policy.compile import Compiler
 from kbs.policy.engine import PolicyKind
 from kbs.policy.shipped import Shipped
@@ -244,6 +245,21 @@ def test_an_upload_is_compiled_and_stored_whole(kv: MemoryStore, opa: Path) -> N
         store.set(RESOURCE, "resource-policy", b"package policy\nallow if x\n", CHANGE)
     assert store.active(RESOURCE, "resource-policy") == accepted.policy
     assert json.dumps(accepted.policy.text)
+
+
+@pytest.mark.opa
+def test_the_history_has_which_tests_came_with_a_version(kv: MemoryStore, opa: Path) -> None:
+    store, tests = policies(kv, opa), b"package policy_test\n\ntest_one if true\n"
+    staged = Candidates(kv, store)
+    store.set(RESOURCE, "resource-policy", TEXT, CHANGE, tests=tests)
+    store.set(RESOURCE, "resource-policy", TEXT, CHANGE)
+    store.rollback(RESOURCE, "resource-policy", 1, CHANGE)
+    staged.stage(RESOURCE, "resource-policy", TEXT, CHANGE, tests=tests)
+    staged.activate(RESOURCE, "resource-policy", CHANGE, digest=None)
+    store.rollback(RESOURCE, "resource-policy", 0, CHANGE)
+    digest = hashlib.sha256(tests).hexdigest()
+    found = [each.tests for each in store.history(RESOURCE, "resource-policy")]
+    assert found == ["", digest, "", digest, digest, ""]
 
 
 @pytest.mark.opa

@@ -188,3 +188,47 @@ test_alone if {
 """
     outcomes = Workbench(OpaCommand(opa)).test(PolicyKind.EVIDENCE, text, tests.encode())
     assert [outcome.passed for outcome in outcomes] == [True, True]
+
+
+SCHEMA = '# METADATA\n# {word}:\n# - input: {{"$ref": "file://{path}"}}\n'
+
+
+@pytest.mark.opa
+@pytest.mark.parametrize("word", ["schemas", '"sch\\u0065mas"'], ids=["plain", "escaped"])
+@pytest.mark.parametrize("where", ["rule", "package", "policy"])
+def test_no_file_of_this_machine_is_read_for_a_schema(bench: Workbench, tmp_path: Path, word: str, where: str) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_text("canary")
+    annotation = SCHEMA.format(word=word, path=secret).encode()
+    tests = b"package policy_test\n\ntest_a if true\n"
+    policy = b"package policy\n\ndefault allow := false\n"
+    if where == "rule":
+        tests = tests.replace(b"test_a", annotation + b"test_a")
+    elif where == "package":
+        tests = annotation.replace(b"METADATA", b"METADATA\n# scope: subpackages") + tests
+    else:
+        policy = policy.replace(b"default", annotation + b"default")
+    for use in (bench.test, bench.require_passing, bench.cover):
+        with pytest.raises(PolicyUnacceptable, match="must not name schemas"):
+            use(R, policy, tests)
+
+
+@pytest.mark.opa
+@pytest.mark.parametrize(
+    ("tests", "words"),
+    [
+        (b"package policy\n\nallow if true\n\ntest_a if allow\n", "package of their own"),
+        (b"package kbs.resource\n\ntest_a if true\n", "package of their own"),
+        (b"package kbs.findings\n\nother := 1\n\ntest_a if true\n", "package of their own"),
+        (b"package system.log\n\ntest_a if true\n", "package of their own"),
+        (b"package fixtures\n\nsnp := 1\n\ntest_a if true\n", "conflicting rule"),
+        (b"package policy_test\n\ntest_a(1) := true\n", "not called"),
+        (b"package policy_test\n\ntest_a contains 1 if false\n", "does not hold"),
+        (b"package policy_test\n\ntest_a := {}\n", "does not hold"),
+        (b"package policy_test\n\ntest_a if opa.runtime().env\n", "undefined function opa.runtime"),
+    ],
+    ids=["policy", "wrapper", "library", "system", "fixtures", "function", "set", "object", "environment"],
+)
+def test_tests_that_prove_nothing_do_not_pass(bench: Workbench, tests: bytes, words: str) -> None:
+    with pytest.raises(PolicyUnacceptable, match=words):
+        bench.require_passing(R, b"package policy\n\ndefault allow := false\n", tests)
