@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -267,6 +268,11 @@ def _strong(key: object, table: _Table) -> PublicKey:
 
 def _contents(path: Path) -> bytes:
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for a writer
+            raise SettingsUnacceptable(f"{path}: not a file")
+        if mode & stat.S_IWOTH:
+            raise SettingsUnacceptable(f"{path}: writable by everybody, and says whom to trust: chmod o-w")
         with path.open("rb") as file:
             found = file.read(_MAX_FILE + 1)
     except OSError as err:

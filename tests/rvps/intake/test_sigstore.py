@@ -100,6 +100,8 @@ def test_a_bundle_is_verified_without_a_network(version: str) -> None:
         (Wish(extensions={**EXTENSIONS, 20: "pull_request"}), "another build trigger"),
         (Wish(extensions={**EXTENSIONS, 11: "self-hosted"}), "another runner"),
         (Wish(extensions={**EXTENSIONS, 14: "refs/tags/v1\n"}), "another source ref"),
+        (Wish(extensions={number: text for number, text in EXTENSIONS.items() if number != 14}), "another source ref"),
+        (Wish(extensions={number: text for number, text in EXTENSIONS.items() if number != 18}), "another workflow"),
         (Wish(signed=SIGNED + timedelta(minutes=10)), "for that time|not valid when"),
         (Wish(signed=SIGNED - timedelta(minutes=1)), "for that time|not valid when"),
         (Wish(usage=ExtendedKeyUsageOID.CLIENT_AUTH), "not for signing code"),

@@ -135,6 +135,11 @@ WRONG: list[tuple[str, Callable[[Any], Any], str]] = [
     ("one digest of two", lambda s: s["subject"][0]["digest"].update(sha512="00" * 64), "another file"),
     ("builder", lambda s: details(s)["builder"].update(id="https://github.com/eve/x@refs/tags/v1"), "builder"),
     ("builder of a branch", lambda s: details(s)["builder"].update(id=f"{REPOSITORY}/{PATH}@main"), "builder"),
+    (
+        "builder around it",
+        lambda s: details(s)["builder"].update(id=f"https://eve.example/?{REPOSITORY}/{PATH}@{REF}"),
+        "builder",
+    ),
     ("builder id", lambda s: details(s)["builder"].update(id=5), "builder"),
     ("no builder", lambda s: s["predicate"].pop("runDetails"), "builder"),
     ("build type", lambda s: definition(s).update(buildType="https://x"), "build type"),
@@ -153,6 +158,11 @@ WRONG: list[tuple[str, Callable[[Any], Any], str]] = [
         "another repository",
     ),
     ("ref", lambda s: definition(s)["externalParameters"]["workflow"].update(ref="refs/heads/main"), "the ref"),
+    (
+        "ref around it",
+        lambda s: definition(s)["externalParameters"]["workflow"].update(ref=f"refs/heads/{REF}"),
+        "releases from",
+    ),
     ("no source", lambda s: definition(s).update(resolvedDependencies=[]), "resolved dependencies"),
     ("sources", lambda s: definition(s)["resolvedDependencies"][0].update(uri="git+https://x"), "resolved dep"),
     ("commit", lambda s: definition(s)["resolvedDependencies"][0]["digest"].update(gitCommit="x"), "resolved dep"),
