@@ -46,9 +46,8 @@ from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
 from kbs.errors import ConfigInvalid
 from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
-from kbs.plugins.model import Plugin, PluginContext
+from kbs.plugins.model import Plugin, PluginContext, Publishes
 from kbs.plugins.resource import ResourcePlugin
-from kbs.plugins.spiffe import BUNDLE_PATH, SpiffePlugin
 from kbs.policy.candidates import Candidates
 from kbs.policy.compile import Compiler
 from kbs.policy.decisions import DecisionInputs
@@ -249,9 +248,9 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
             *public.routes(keys=ring, clock=clock, public_url=settings.server.public_url, ready=ready, metrics=metrics),
             *guest.routes(handshakes, release, plugins),
             *(
-                public.bundle_route(BUNDLE_PATH, plugin.public_bundle)
+                public.document_route(plugin.public_path, plugin.public_document)
                 for plugin in plugins.values()
-                if isinstance(plugin, SpiffePlugin)
+                if isinstance(plugin, Publishes)
             ),
             *administration.routes(
                 policies=PolicyRoutes(policies, clock),

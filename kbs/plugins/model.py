@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from kbs.clock import Clock
 from kbs.config import ResourceSettings
@@ -104,3 +104,13 @@ class Plugin(Protocol):
 
     def handle(self, request: PluginRequest) -> PluginAnswer:
         """Answer one guarded request."""
+
+
+@runtime_checkable
+class Publishes(Protocol):
+    """A plugin with one document for everybody, outside the release door: nothing secret, such as a trust bundle."""
+
+    public_path: str
+
+    def public_document(self) -> Mapping[str, Any]:
+        """Its JSON. Raises `DependencyFault`."""

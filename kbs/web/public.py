@@ -40,6 +40,11 @@ def routes(
     yield Route("GET", "/metrics", Access.PUBLIC, exposition, listener=Listener.METRICS)
 
 
+def document_route(path: str, document: Callable[[], Mapping[str, Any]]) -> Route:
+    """What a plugin publishes."""
+    return Route("GET", path, Access.PUBLIC, lambda _: _json(document()))
+
+
 def _health(_: Call) -> HttpResponse:
     return HttpResponse(200)
 
