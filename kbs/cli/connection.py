@@ -160,6 +160,8 @@ def next_command(err: Exception, place: Place, hint: Callable[[Place], str] | No
         return None if problem.decision is None else f"kbs explain {problem.decision} {where}"
     if problem.reason == "policy_compiler_missing":
         return "kbs opa install"
+    if problem.reason == "tee_key_unusable":
+        return "a newer guest, or compat.allow_rsa1_5 = true in the broker's settings"
     if isinstance(err, TryLater):
         return f"again in {problem.retry_after or 5} seconds; kbs status {where}"
     return None

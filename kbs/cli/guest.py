@@ -36,6 +36,7 @@ _TEES: Final = (Tee.SAMPLE.value, *sorted(tee.value for tee in SOFTWARE_ATTESTER
 _CLAIMS: Final = ("svn", "launch_digest", "platform_version", "debug")
 _REGISTERS: Final = {Tee.SNP: ("measurement",), Tee.TDX: ("mr_td", "rtmr_0", "rtmr_1", "rtmr_2", "rtmr_3")}
 """What the machines of these TEEs can be made to show by `--claim`, as 48 octets in hex."""
+_FEATURES: Final = ("resource", "attestation", "all")
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT: Final = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 
@@ -50,8 +51,11 @@ class Guest:
     init_data: Path | None
     protocol: str = VERSION
 
-    def connect(self, place: Place) -> GuestClient:
+    def connect(self, place: Place, attester: Attester | None = None) -> GuestClient:
         """A guest with a fresh key.
+
+        Args:
+            attester: the machine, where it is there already.
 
         Raises:
             ClientMisconfigured: init data or an address that cannot work.
@@ -60,13 +64,14 @@ class Guest:
             place.url,
             ca_file=place.ca_file,
             tee=self.tee,
-            attester=self._attester(),
+            attester=attester or self.attester(),
             init_data=None if self.init_data is None else _text(self.init_data),
             version=self.protocol,
             transport=place.transport,
         )
 
-    def _attester(self) -> Attester:
+    def attester(self) -> Attester:
+        """The machine that the options describe."""
         if self.tee == Tee.SAMPLE:
             if self.test_root is not None:
                 raise click.UsageError("the sample TEE has no vendor: leave --insecure-test-root out")
@@ -209,6 +214,41 @@ def _registers(tee: Tee, claims: tuple[tuple[str, Json], ...]) -> dict[str, byte
             raise click.UsageError(f"--claim {name}: 96 hex digits as a JSON string")
         found[name] = bytes.fromhex(value)
     return found
+
+
+@guest_command.command("serve", short_help="The REST server inside guests, for developing applications here.")
+@guest_options
+@click.option(
+    "--listen", default="127.0.0.1:8006", show_default=True, help="Loopback address; port 0 takes a free one."
+)
+@click.option(
+    "--features", type=click.Choice(_FEATURES), default=_FEATURES[0], show_default=True, help="What is answered."
+)
+@broker_options(guest=True)
+def serve_command(
+    tee: str,
+    test_root: Path | None,
+    claims: tuple[tuple[str, Json], ...],
+    init_data: Path | None,
+    protocol: str,
+    listen: str,
+    features: str,
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Answer like api-server-rest in a guest: /cdh/resource/…, /aa/token, /aa/evidence, /aa/aael, /info.
+
+    Every resource and token is a whole attestation at the broker of --url or --data.
+    """
+    from kbs.cli.guest_serve import serve  # Flask takes long to load, which no other command should pay for
+    from kbs.client.guest_rest import SoftwareGuest
+
+    guest = Guest(tee, test_root, claims, init_data, protocol)
+    machine = guest.attester()
+    guest.connect(place, machine).close()  # so that what cannot work is told now
+    serve(
+        SoftwareGuest(tee, machine, lambda attester: guest.connect(place, attester)), listen, features, as_json=as_json
+    )
 
 
 def _sample_attester(claims: tuple[tuple[str, Json], ...]) -> SampleAttester:
