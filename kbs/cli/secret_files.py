@@ -82,11 +82,18 @@ def write_pair(folder: Path, key: PrivateKey, name: str) -> tuple[Path, Path]:
         if path.exists() or path.is_symlink():
             raise ValueRefused(f"{path} exists: a signing key is never overwritten")
     folder.mkdir(parents=True, exist_ok=True)
-    for path, content in ((private, key.encode().reveal()), (public, key.public.encode())):
-        with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    made: list[Path] = []
+    try:
+        for path, content in ((private, key.encode().reveal()), (public, key.public.encode())):
+            with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+                made.append(path)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
     public.chmod(0o644)
     return private, public
 
