@@ -9,8 +9,9 @@ import hmac
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from kbs.images.errors import ImageError, ImageRefused, PacketRefused
+from kbs.images.errors import ImageError, ImageRefused, KidRefused, PacketRefused
 from kbs.images.kek import Random
 from kbs.images.layer_cipher import decrypted
 from kbs.images.layer_kinds import (
@@ -27,6 +28,8 @@ from kbs.images.packet import Packet, WrapType, unwrap, wrap
 from kbs.images.packing import Measured, unpacked
 from kbs.images.rewrite import Copy, LayerPlace, Outcome, Rewriter, Written, counted
 from kbs.secret import Secret
+
+_REPAIR: Final = "kbs image rekey with --old-kek-file FILE puts the layer keys under a name that guests can ask for"
 
 KekOf = Callable[[Packet], Secret]
 """The KEK that a packet names. May raise `ImageError`, and what getting it raises."""
@@ -151,4 +154,5 @@ def _private(sealed: SealedLayer, kek_of: KekOf, place: LayerPlace, *, any_kid: 
         raise PacketRefused(
             f"{place.what}: its key is wrapped by {', '.join(sealed.others)} only, not by a broker's KEK"
         )
-    raise type(first)(f"{place.what}: {first}", next_step=first.next_step)
+    step = _REPAIR if isinstance(first, KidRefused) else first.next_step
+    raise type(first)(f"{place.what}: {first}", next_step=step)

@@ -18,7 +18,7 @@ from kbs.images.model import DOCUMENTS, MAX_DOCUMENT, Descriptor, decode_members
 from kbs.images.places import short, verified, whole
 from kbs.images.registry_client import RegistryClient
 
-PIECE: Final = 16 << 20  # bytes of one request of an upload; held in memory
+PIECE: Final = 8 << 20  # bytes of one request of an upload, at least; held in memory, to be sent again after a 401
 _MOST_PIECE: Final = 128 << 20  # bytes; registries may ask for larger ones
 _OK: Final = 200
 _CREATED: Final = 201
@@ -92,14 +92,16 @@ class RegistryTarget:
             return response.status_code == _OK and size in (None, str(descriptor.size))
 
     def write_blob(self, pieces: Iterable[bytes]) -> tuple[str, int]:
-        """Upload a blob in requests of `PIECE` bytes; one request names the digest at the end."""
+        """Upload a blob in requests of about `PIECE` bytes; one more names the digest at the end."""
         digest, size = hashlib.sha256(), 0
-        url, most = self._begin()
+        url, least = self._begin()
         try:
-            for chunk in _rechunked(pieces, most):
-                digest.update(chunk)
-                url = self._patch(url, chunk, size)
-                size += len(chunk)
+            for chunk in _gathered(pieces, least):
+                for piece in chunk:
+                    digest.update(piece)
+                length = sum(map(len, chunk))
+                url = self._patch(url, chunk, size, length)
+                size += length
             self._finish(url, f"sha256:{digest.hexdigest()}")
         except BaseException:
             self._cancel(url)
@@ -131,19 +133,19 @@ class RegistryTarget:
         self._client.close()
 
     def _begin(self) -> tuple[httpx.URL, int]:
-        with self._client.stream("POST", "blobs/uploads/", content=b"") as response:
+        with self._client.stream("POST", "blobs/uploads/", content=[]) as response:
             if response.status_code != _ACCEPTED:
                 raise self._client.failure(response, "no upload")
-            least = response.headers.get("OCI-Chunk-Min-Length", "0")
-            wanted = int(least) if least.isascii() and least.isdigit() and len(least) < 12 else 0
+            told = response.headers.get("OCI-Chunk-Min-Length", "0")
+            wanted = int(told) if told.isascii() and told.isdigit() and len(told) < 12 else 0
             if wanted > _MOST_PIECE:
                 raise RegistryFailed(f"{self._client.address}: wants uploads in pieces of {wanted} bytes")
             return self._client.upload_url(response), max(PIECE, wanted)
 
-    def _patch(self, url: httpx.URL, chunk: bytes, start: int) -> httpx.URL:
+    def _patch(self, url: httpx.URL, chunk: list[bytes], start: int, length: int) -> httpx.URL:
         headers = {
             "Content-Type": "application/octet-stream",
-            "Content-Range": f"{start}-{start + len(chunk) - 1}",
+            "Content-Range": f"{start}-{start + length - 1}",
         }
         with self._client.stream("PATCH", url, content=chunk, headers=headers) as response:
             if response.status_code != _ACCEPTED:
@@ -151,7 +153,7 @@ class RegistryTarget:
             return self._client.upload_url(response)
 
     def _finish(self, url: httpx.URL, digest: str) -> None:
-        with self._client.stream("PUT", url.copy_merge_params({"digest": digest}), content=b"") as response:
+        with self._client.stream("PUT", url.copy_merge_params({"digest": digest}), content=[]) as response:
             if response.status_code != _CREATED:
                 raise self._client.failure(response, "the blob was not accepted")
             _check_told(response, digest)
@@ -165,7 +167,7 @@ class RegistryTarget:
 
     def _put_manifest(self, raw: bytes, descriptor: Descriptor, reference: str) -> None:
         headers = {"Content-Type": descriptor.media_type}
-        with self._client.stream("PUT", f"manifests/{reference}", content=raw, headers=headers) as response:
+        with self._client.stream("PUT", f"manifests/{reference}", content=[raw], headers=headers) as response:
             if response.status_code != _CREATED:
                 raise self._client.failure(response, "the manifest was not accepted")
             _check_told(response, descriptor.digest)
@@ -192,12 +194,15 @@ def _check_told(response: httpx.Response, digest: str) -> None:
         raise RegistryFailed(f"{response.url.host}: stored other bytes than were sent, by its own words")
 
 
-def _rechunked(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    held = bytearray()
+def _gathered(pieces: Iterable[bytes], least: int) -> Iterator[list[bytes]]:
+    """Pieces until they have `least` bytes together; at last those that are left."""
+    parts: list[bytes] = []
+    size = 0
     for piece in pieces:
-        held += piece
-        while len(held) >= size:
-            yield bytes(held[:size])
-            del held[:size]
-    if held:
-        yield bytes(held)
+        parts.append(piece)
+        size += len(piece)
+        if size >= least:
+            yield parts
+            parts, size = [], 0
+    if size:
+        yield parts

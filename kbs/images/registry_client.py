@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +89,14 @@ class RegistryClient:
         method: str,
         target: str | httpx.URL,
         *,
-        content: bytes | None = None,
+        content: Sequence[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         redirects: bool = False,
     ) -> Iterator[httpx.Response]:
         """One request, answered for as long as the body is read; asked again once where it has to authenticate.
 
         Args:
+            content: the body in pieces.
             target: below `/v2/<name>/`, or an address that this registry gave, as `upload_url` checks it.
             redirects: follow them, without credentials. Elsewhere they are refused.
 
@@ -180,9 +181,14 @@ class RegistryClient:
         step = "name an auth file with --auth-file FILE" if response.status_code in (_UNAUTHORIZED, 403) else None
         return RegistryFailed(text, next_step=step)
 
-    def _send(self, method: str, url: httpx.URL, content: bytes | None, headers: Mapping[str, str]) -> httpx.Response:
+    def _send(
+        self, method: str, url: httpx.URL, content: Sequence[bytes] | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
         with self._wall():
-            request = self._http.build_request(method, url, content=content, headers=dict(headers))
+            length = {} if content is None else {"Content-Length": str(sum(map(len, content)))}
+            # Pieces, and not one large body: of that, httpcore would copy the rest after each packet.
+            body = None if content is None else iter(content)
+            request = self._http.build_request(method, url, content=body, headers={**headers, **length})
             return self._http.send(request, stream=True)
 
     def _with_authorization(self, headers: Mapping[str, str] | None) -> dict[str, str]:
@@ -218,7 +224,7 @@ class RegistryClient:
         if credentials.identity is not None:
             form = {**named, "grant_type": "refresh_token", "client_id": "kbs-image"}
             form["refresh_token"] = credentials.identity.reveal().decode()
-            content: bytes | None = str(httpx.QueryParams(form)).encode()
+            content = [str(httpx.QueryParams(form)).encode()]
             response = self._send("POST", realm, content, {"Content-Type": "application/x-www-form-urlencoded"})
         else:
             headers = (

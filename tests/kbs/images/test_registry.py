@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kbs.images import layout
 from kbs.images import registry as registry_module
 from kbs.images.errors import ImageError, LocationRefused, RegistryFailed
 from kbs.images.locations import open_source, open_target, parse_location
@@ -84,16 +85,21 @@ def test_an_index_goes_children_first(work: Workshop) -> None:
 
 
 def test_layers_go_in_pieces(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_module, "PIECE", 4000)
+    monkeypatch.setattr(layout, "CHUNK", 1000)
+    monkeypatch.setattr(registry_module, "PIECE", 3500)
     source = work.layout("app", Layer(tar_of({"a": bytes(9000)}), ""))
     work.encrypt(source, ENC)
-    sizes = [len(each.content) for each in work.registry.requests if each.method == "PATCH"]
-    assert sizes[:2] == [4000, 4000]
-    work.registry.upload_headers = {"OCI-Chunk-Min-Length": "7000"}
+
+    def sizes() -> list[int]:
+        found = [len(each.content) for each in work.registry.requests if each.method == "PATCH"]
+        work.registry.requests.clear()
+        return found
+
+    assert sizes()[:6] == [*[4000] * 5, 480]
+    work.registry.upload_headers = {"OCI-Chunk-Min-Length": "6500"}
     work.encrypt(source, ENC)
-    assert [len(each.content) for each in work.registry.requests if each.method == "PATCH"][len(sizes)] == 7000
-    work.registry.upload_headers = {"OCI-Chunk-Min-Length": "999999999999999"}
-    work.registry.upload_headers["OCI-Chunk-Min-Length"] = str(1 << 30)
+    assert sizes()[0] == 7000
+    work.registry.upload_headers = {"OCI-Chunk-Min-Length": str(1 << 30)}
     assert "wants uploads in pieces" in why(work, source, ENC)
 
 
