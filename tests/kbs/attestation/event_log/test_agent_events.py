@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kbs.attestation.event_log import aael, ccel, runtime
-from kbs.client.attesters.event_log import ACTION, EVENT_TAG, SoftwareEventLog, digest
+from kbs.attestation.event_log import aael, ccel, runtime, tcg
+from kbs.client.attesters.event_log import ACTION, EVENT_TAG, SoftwareEventLog, digest, measured_boot
 from kbs.errors import EventLogMalformed, EventLogMismatch
 
 AAEL: Any = json.loads(Path("tests/vectors/eventlog/aael-vectors.json").read_text())
@@ -74,6 +74,18 @@ def test_the_published_vtpm_log_replays_from_both_starts() -> None:
     for event in EVENTS:
         value = digest("sha256", value + bytes.fromhex(event["digests"]["sha256"]))
     assert runtime.replay(raw, {17: value}, "sha256").runtime_events == found.runtime_events
+
+
+def test_the_published_vtpm_entries_behind_a_firmware_log() -> None:
+    """As `tpm` evidence may have it: entries with the one digest of their bank, where the log announces two."""
+    boot = measured_boot()
+    quoted = boot.registers("sha256", indexes=range(24)) | {17: PCR17}
+    found = tcg.replay(boot.to_bytes(b"") + entries("vtpm_sha256_pcr17") + END, quoted, "sha256")
+    assert [event.register for event in found.runtime_events] == [17, 17]
+    (register,) = (each for each in found.registers if each.index == 17)
+    assert (register.events, register.runtime_events) == (2, 2)
+    silent = tcg.replay(boot.to_bytes(), quoted, "sha256")
+    assert silent.unlogged == (17,), "left out, and known to be"
 
 
 @pytest.mark.parametrize("place", [0, 1])
