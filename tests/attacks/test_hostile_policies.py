@@ -112,6 +112,10 @@ def reserved_name() -> Iterator[Hostile]:
         'query_reference_value["x"] := 1',
     ):
         yield E, CLAIMS + definition + "\n"
+    for target in ("query_reference_value", "query_reference_sets", "data.policy.query_reference_value"):
+        yield E, CLAIMS + f'given(_) := ["00"]\n\nx := y if y := query_reference_value("x") with {target} as given\n'
+    for alias in ("query_reference_value", "query_reference_sets"):
+        yield E, HEAD + f"import data.kbs.checks as {alias}\n" + CLAIMS.removeprefix(HEAD)
     for reference in (
         "data.kbs.reference",
         "data.kbs.reference.x",

@@ -63,13 +63,28 @@ def _reserved(kind: PolicyKind, module: Module) -> Iterator[LintFinding]:
     for each in module.all():
         if each.name in _RESERVED[kind] and not each.branch:
             yield found("reserved-name", each.node, f"`{each.name}` is given by the broker and cannot be defined")
+    for replaced in _replaced(module.node.get("rules")):
+        names = path(replaced.get("value")) if replaced.get("type") == "ref" else [replaced.get("value")]
+        if {*(names[2:3] if names[:2] == ["data", "policy"] else names[:1])} & _RESERVED[kind]:
+            yield found("reserved-name", replaced, f"`{names[-1]}` is given by the broker and cannot be replaced")
     for reference in references(module.node.get("rules")):
         yield from _reference(reference)
     for imported in module.node.get("imports") or []:
+        if imported.get("alias") in _RESERVED[kind]:
+            yield found("reserved-name", imported, f"`{imported['alias']}` is given by the broker: import as another")
         where = imported.get("path", {})
         if path(where.get("value")) == ["data"]:
             yield found("reserved-name", imported, "`data` cannot be imported as a whole")
         yield from _reference(where)
+
+
+def _replaced(node: Any) -> Iterator[Node]:
+    """What is named after `with`."""
+    for each in walk(node):
+        for given in each.get("with") or []:
+            target = given.get("target") if isinstance(given, dict) else None
+            if isinstance(target, dict):
+                yield target
 
 
 def _reference(reference: Any) -> Iterator[LintFinding]:
