@@ -10,7 +10,7 @@ import hmac
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from time import monotonic
@@ -268,7 +268,7 @@ class RemoteProvider:
         tag = f'"{sha256(body).hexdigest()}"'
         if not hmac.compare_digest(answer.get("ETag", "").removeprefix("W/").encode(), tag.encode()):
             raise ProviderUnavailable("its snapshot is not the one that its ETag names")
-        snapshot = snapshot_wire.read(body)
+        snapshot = replace(snapshot_wire.read(body), number=number)
         if (
             held is not None
             and snapshot.version == held.snapshot.version
