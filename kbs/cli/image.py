@@ -35,13 +35,14 @@ from kbs.cli.image_options import (
 )
 from kbs.cli.output import click_echo, done, print_json, warn
 from kbs.images.encrypt import Sealing, encrypt
+from kbs.images.errors import ImageError
 from kbs.images.kid import guest_resource
 from kbs.images.locations import Location
 from kbs.images.opening import KekOf, Rewrapping, decrypt, rekey
 from kbs.images.packet import WrapType
 from kbs.images.registry_address import RegistryAddress
 from kbs.images.registry_client import RegistryOptions
-from kbs.images.rewrite import Outcome, Written
+from kbs.images.rewrite import Copy, Outcome, Written
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _KEK = click.option("--kek", "kid", type=KidType(), required=True, help="Name of the KEK, as guests will ask for it.")
@@ -111,7 +112,7 @@ def encrypt_command(
         with chosen_kek(choice) as chosen:
             sealing = Sealing(chosen.kek, kid, wrap_type, layers, platforms)
             written, outcome = encrypt(copy, sealing)
-        copy.target.commit(written.raw, written.descriptor)
+        _commit(copy, written, chosen)
     _report("encrypted", target, (written, outcome), chosen, choice, as_json=as_json)
 
 
@@ -187,7 +188,7 @@ def rekey_command(
     ):
         with chosen_kek(choice) as chosen:
             written, outcome = rekey(copy, Rewrapping(kek_of, chosen.kek, kid, wrap_type, platforms))
-        copy.target.commit(written.raw, written.descriptor)
+        _commit(copy, written, chosen)
     _report("rekeyed", target, (written, outcome), chosen, choice, as_json=as_json)
 
 
@@ -198,6 +199,18 @@ def _old_keks(file: Path | None, guest: Guest, place: Place) -> Iterator[KekOf]:
         return
     with kek_of_guest(guest, place) as kek_of:
         yield kek_of
+
+
+def _commit(copy: Copy, written: Written, chosen: ChosenKek) -> None:
+    """Give the image its name. From here on the KEK stays: a registry may have done what it did not confirm."""
+    try:
+        copy.target.commit(written.raw, written.descriptor)
+    except (ImageError, OSError):
+        if chosen.version is not None:
+            warn(
+                f"{chosen.kid} stays at the broker (version {chosen.version}): an image under it may have been written"
+            )
+        raise
 
 
 def _report(
