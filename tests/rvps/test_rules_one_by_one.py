@@ -86,19 +86,22 @@ def test_revoking_one_before_it_begins_leaves_the_older_where_it_is(provider: Em
 
 
 def test_removing_history_does_not_bring_a_superseded_statement_back(store: MemoryStore) -> None:
-    """The statements in between are removed, what they superseded with known bad values is kept."""
+    """What superseded it is removed, it is kept for its known bad values, and all that is newer never began."""
     provider = over(store)
-    submit(provider, "acme", stating(1, {"n": [1]}, bad={"nothing": [0]}))
-    for serial in range(2, 5):
-        submit(provider, "acme", said := stating(serial, {"n": [serial]}), serial)
-        submit(provider, "acme", revocation(said), serial)
-    for number in range(200):
-        provider.register(sample({"other": number}), issuer=ADMIN, at=AT + (10 + number) * SECOND)
+    first = stating(1, {"n": [1]}, bad={"nothing": [0]})
+    for serial, said in ((1, first), *((serial, stating(serial, {"n": [serial]})) for serial in range(2, 14))):
+        submit(provider, "careful", said, serial)
+        if serial <= 4:
+            submit(provider, "x", {"approve": digest(said)}, serial)
+        if 1 < serial <= 4:
+            submit(provider, "careful", revocation(said), serial)
+    for number in range(100):
+        provider.register(sample({"other": number}), issuer=ADMIN, at=AT + (20 + number) * SECOND)
     later = AT + 500 * SECOND
-    assert len(store.statements()) < 100
+    assert provider.statement(digest(stating(4, {"n": [4]})), later) is None  # removed
     for each in (provider, over(store)):
         assert each.query("n", later) is None
-        status = each.statement(digest(stating(1, {"n": [1]}, bad={"nothing": [0]})), later)
+        status = each.statement(digest(first), later)
         assert status is not None
         assert status.state is State.SUPERSEDED
 
