@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,3 +218,28 @@ def test_kept_inputs_survive_a_restart_sealed(broker: BrokerUnderTest) -> None:
         assert text not in raw
     kept = broker.broker.inputs.last(10)
     assert all(token.encode() not in bytes(each.claims) and b"canary" not in bytes(each.claims) for each in kept)
+
+
+@pytest.mark.opa
+def test_candidates_and_replays_under_an_opa_server(broker: BrokerUnderTest, opa_socket: Path) -> None:
+    broker.restart(
+        {
+            "KBS__POLICY__ENGINE": "opa-server",
+            "KBS__POLICY__OPA_URL": f"unix://{opa_socket}",
+            "KBS__POLICY__OPA_TIMEOUT_SECONDS": "20",
+        }
+    )
+    broker.use_policy("allow-all")
+    broker.put_secret()
+    stage(broker, DENY)
+    stage(broker, (POLICIES / "evidence/gpu.rego").read_bytes(), EVIDENCE)
+    assert got(broker) == 200
+    assert last(broker, "release.granted")["shadow"]["resource-policy"]["differs"] is True
+    assert last(broker, "evidence.accepted")["shadow"]["cpu0"]["extensions"] == ["ear.trustee.identifiers"]
+    (changed,) = what_if(broker, DENY)["changed"]
+    assert (changed["before"], changed["after"]) == ({"allow": True}, {"allow": False})
+    assert what_if(broker, CPU, EVIDENCE)["changed"] == []
+    (changed,) = what_if(broker, None, EVIDENCE)["changed"]
+    assert "extensions" not in changed["after"]
+    assert broker.admin("POST", f"{GLOBAL}/candidate/activate", b"{}").status == 200
+    assert got(broker) == 403
