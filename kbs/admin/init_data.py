@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final
 
 from kbs.clock import Clock
@@ -28,10 +29,11 @@ from rvps.client import ReferenceValueProvider
 from rvps.compute.init_data import NAME as DIGESTS
 
 _NAMESPACE: Final = "init-data"
+_PUBLISHED: Final = "init-data-published"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_OWNER: Final = 128  # characters
 _MAX_DOCUMENTS: Final = 1000
-_TRIES: Final = 8
+_TRIES: Final = 32
 _NEAREST: Final = 3
 _DECISION: Final = re.compile(r"[0-9a-f]{32}")
 _VALUE: Final = re.compile(r"(?:[0-9a-f]{2}){32,256}")
@@ -84,6 +86,7 @@ class InitDataRegister:
         self._store = store
         self._references = references
         self._clock = clock
+        self._lock = Lock()  # workers of one process need not make each other begin anew
 
     def register(
         self, name: str, owner: str, raw: bytes, *, author: str, issuer: str, expected: int | None = None
@@ -110,7 +113,7 @@ class InitDataRegister:
         meta = {"owner": owner, "author": author, "time": self._clock().isoformat()}
         version = self._store.put(_NAMESPACE, name, raw, meta=meta, expected=current)
         try:
-            self._publish(() if before is None else claims_of(_opened(before).document.digest), issuer)
+            self._publish(issuer)
         except BaseException:
             self._undo(name, version, before)
             raise
@@ -125,10 +128,15 @@ class InitDataRegister:
         found = self.get(name)
         if expected is not None and expected != found.version:
             raise VersionConflict(f"entry {name} has version {found.version}")
-        # First the values: a guest that is let in without an entry would be nobody's.
-        self._publish(claims_of(found.document.digest), issuer, without=name)
         if not self._store.delete(_NAMESPACE, name, expected=found.version):
             raise ResourceNotFound(f"no init data {name} are registered")
+        try:
+            self._publish(issuer)
+        except BaseException:
+            meta = {"owner": found.owner, "author": found.author, "time": found.time}
+            with suppress(VersionConflict):  # somebody else has registered one meanwhile
+                self._store.put(_NAMESPACE, name, found.document.raw, meta=meta, expected=0)
+            raise
         return found
 
     def get(self, name: str) -> Registered:
@@ -153,21 +161,36 @@ class InitDataRegister:
         held = self._references.snapshot(self._clock()).values.get(DIGESTS)
         return held if isinstance(held, list) else ()
 
-    def _publish(self, obsolete: Sequence[str], issuer: str, *, without: str | None = None) -> None:
-        """Make the reference value what it was, without what is obsolete, with all claims of the register."""
-        for _ in range(_TRIES):
-            entries = self._store.entries(_NAMESPACE)
-            wanted = {claim for each in self.all() if each.name != without for claim in claims_of(each.document.digest)}
-            at, held = self._clock(), self.approved()
-            others = [each for each in held if each not in obsolete]
-            values = [*others, *sorted(wanted - {each for each in others if isinstance(each, str)})]
-            if values or held:  # stated again, so that it lives twelve months from now
-                payload = base64.b64encode(json.dumps({DIGESTS: values}).encode()).decode("ascii")
-                message = {"version": "0.1.0", "type": "sample", "payload": payload}
-                self._references.register(message, issuer=issuer, at=at)
-            if self._store.entries(_NAMESPACE) == entries:  # else somebody else was here, and may have seen less
-                return
+    def _publish(self, issuer: str) -> None:
+        """Make the reference value what others put there and all claims of the register.
+
+        What the register itself put there is remembered. That record is changed before the value is and again after,
+        by compare and set: whoever was not alone begins anew, so that the last one saw everything.
+        """
+        mine: set[str] = set()  # what earlier rounds may have written over a newer value: not others' either
+        with self._lock:
+            for _ in range(_TRIES):
+                with suppress(VersionConflict):
+                    self._publish_alone(issuer, mine)
+                    return
         raise ReferenceValuesUnavailable("the register changes all the time; try again")
+
+    def _publish_alone(self, issuer: str, mine: set[str]) -> None:
+        record = self._store.get(_PUBLISHED, DIGESTS)
+        version, ours = (0, []) if record is None else (record.version, json.loads(record.value))
+        wanted = sorted({claim for each in self.all() for claim in claims_of(each.document.digest)})
+        mine.update(ours, wanted)
+        version = self._remember(sorted(mine), version)
+        at, held = self._clock(), self.approved()
+        values = [*(each for each in held if not isinstance(each, str) or each not in mine), *wanted]
+        if values or held:  # stated again, so that it lives twelve months from now
+            payload = base64.b64encode(json.dumps({DIGESTS: values}).encode()).decode("ascii")
+            message = {"version": "0.1.0", "type": "sample", "payload": payload}
+            self._references.register(message, issuer=issuer, at=at)
+        self._remember(wanted, version)
+
+    def _remember(self, claims: Sequence[str], expected: int) -> int:
+        return self._store.put(_PUBLISHED, DIGESTS, json.dumps(claims).encode(), meta={}, expected=expected)
 
     def _undo(self, name: str, version: int, before: Record | None) -> None:
         """As it was, unless somebody else has changed the entry meanwhile."""
