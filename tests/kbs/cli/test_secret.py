@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.fakes.broker import BrokerUnderTest
 from tests.kbs.cli.conftest import BrokerTransport, Run, bad_json, good_json, invoke
@@ -148,17 +149,27 @@ def test_manifests(keys: Path) -> None:
     more = ("--manifest", "db", "--manifest-key", "password", "--namespace", "shop", "--pod")
     arguments = ("secret", "seal", "vault", "--resource", NAME, "--key", keys / "team-a-private.json", *more)
     shown = invoke(None, *arguments).stdout
-    lines = [line for line in shown.splitlines() if not line.startswith("#")]
-    assert lines[:7] == [
-        "apiVersion: v1", "kind: Secret", "metadata:", '  name: "db"', '  namespace: "shop"', "type: Opaque",
-        "stringData:",
-    ]  # fmt: skip
-    name, _, text = lines[7].partition(": ")
-    assert (json.loads(name), len(lines)) == ("password", 8)
-    assert invoke(None, "secret", "verify", json.loads(text), "--jwk", keys / "team-a-public.json").exit_code == 0
+    read = yaml.safe_load(shown)
+    text = read["stringData"].pop("password")
+    assert read == {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "db", "namespace": "shop"},
+        "type": "Opaque",
+        "stringData": {},
+    }
+    assert invoke(None, "secret", "verify", text, "--jwk", keys / "team-a-public.json").exit_code == 0
     found = good_json(invoke(None, *arguments, "--json"))
-    assert '          name: "PASSWORD"'.strip() in found["pod"]
-    assert "mountPath" in found["pod"]
+    assert yaml.safe_load(found["pod"])["spec"] == {
+        "containers": [
+            {
+                "name": "app",
+                "env": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}],
+                "volumeMounts": [{"name": "sealed", "mountPath": "/etc/db", "readOnly": True}],
+            }
+        ],
+        "volumes": [{"name": "sealed", "secret": {"secretName": "db"}}],
+    }
 
 
 def test_an_envelope_is_sealed_from_files(keys: Path, tmp_path: Path, value: Path) -> None:
