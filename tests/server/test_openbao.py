@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from kbs.config import ResourceSettings
-from kbs.errors import ResourceNotFound, StorageUnavailable, VersionConflict
+from kbs.errors import NameNotAllowed, ResourceNotFound, StorageUnavailable, VersionConflict
 from kbs.plugins.model import PluginRequest
 from kbs.plugins.resource import ResourcePlugin
 from kbs.plugins.resource.backends import external_stores
@@ -113,7 +113,7 @@ def test_versions_and_compare_and_set_are_the_stores_own(real: RealVault) -> Non
 
 
 def test_an_engine_of_the_other_version_is_refused(real: RealVault) -> None:
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(NameNotAllowed):
         real.plugin(mount="kv1").handle(PluginRequest("POST", ("team-a", "k", "x"), {}, b"x"))
     with pytest.raises(ResourceNotFound):
         get(real.plugin(mount="nowhere"), "team-a/k/x")

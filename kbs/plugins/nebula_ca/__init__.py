@@ -2,8 +2,8 @@
 
     GET nebula-ca/credential?name=…&ip=…[&duration=…][&groups=…][&subnets=…]
 
-The program `nebula-cert` makes them; keys pass through a private folder that is removed at once. What a guest asks for in
-the query is its own word: the policy sees the query and decides, and only well-formed values reach the program.
+The program `nebula-cert` makes them; keys pass through a private folder that is removed at once. What a guest asks for
+in the query is its own word: the policy sees the query and decides, and only well-formed values reach the program.
 """
 
 from __future__ import annotations

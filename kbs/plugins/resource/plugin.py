@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from kbs.clock import Clock
-from kbs.errors import MalformedMessage, NameNotAllowed, ResourceNotFound, StorageUnavailable
+from kbs.errors import MalformedMessage, NameNotAllowed, ResourceNotFound
 from kbs.plugins.model import Access, Guard, PluginAnswer, PluginRequest
 from kbs.plugins.resource.backends.key_value import KeyValueBackend
 from kbs.plugins.resource.generation import Generation, Shape
@@ -178,4 +178,4 @@ def _told(ask: Callable[[], _T]) -> _T:
     try:
         return ask()
     except StoreRefuses as err:
-        raise StorageUnavailable(f"the store of this resource refuses: {err}") from None
+        raise NameNotAllowed(f"the store of this resource refuses: {err}") from None  # asking again would not help

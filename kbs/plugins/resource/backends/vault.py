@@ -212,6 +212,8 @@ class VaultV2(_Vault):
             self._session,
             lambda client: self._engine(client).create_or_update_secret(place, members, expected, mount),
         )
+        if not isinstance(answer, Mapping):  # an engine of version 1 takes any path, and says no more than 204
+            raise StoreRefuses("the secrets engine mounted there is not of version 2")
         return _number(_at(answer, "data"))
 
     def delete(self, name: str, *, expected: int | None = None) -> bool:

@@ -13,7 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from kbs.config import ResourceSettings
-from kbs.errors import ConfigInvalid, KbsError, MalformedMessage, ResourceNotFound, StorageUnavailable
+from kbs.errors import ConfigInvalid, KbsError, MalformedMessage, NameNotAllowed, ResourceNotFound, StorageUnavailable
 from kbs.plugins.model import PluginRequest
 from kbs.plugins.resource import ResourcePlugin
 from kbs.plugins.resource.backends import external_stores
@@ -127,7 +127,7 @@ def test_forbidden_is_absent_to_guests_and_told_to_administrators(bench: Bench) 
     assert str(absent) == str(forbidden)
     assert "403" in str(forbidden.operator_detail)
     told = refusal(lambda: put(plugin, b"x"))
-    assert isinstance(told, StorageUnavailable)
+    assert isinstance(told, NameNotAllowed)
     assert "403" in str(told)
 
 
