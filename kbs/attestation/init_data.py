@@ -35,8 +35,8 @@ _MAX_DEPTH: Final = 48
 _POLICY_DATA: Final = "policy_data := {"
 
 DATA_CLAIM: Final = "agent_policy_claims"
-"""What `policy_data` of the agent's policy says. Extracted by its text alone: a comment would do, so that the data count
-only where the rules are approved too."""
+"""What `policy_data` of the agent's policy says. Extracted by its text alone, and a comment would do: the data count only
+where the rules are approved too."""
 
 RULES_CLAIM: Final = "agent_policy_rules_sha256"
 """SHA-256, lower-case hex, of the text of the agent's policy before `policy_data`: all of its rules, since what comes
@@ -123,7 +123,7 @@ def _parse(body: str) -> InitData:
 def _claims(data: Mapping[str, str]) -> Mapping[str, Json]:
     """Derive `init_data_claims`: an entry that has no exact JSON form stays the text it is.
 
-    Entries that are named as what is derived here are left out: their author could say with them what was never derived.
+    Entries that are named as what is derived here are left out: their author could say what was never derived.
     """
     claims: dict[str, Json] = {name: text for name, text in data.items() if name not in (DATA_CLAIM, RULES_CLAIM)}
     for name in ("aa.toml", "cdh.toml"):
