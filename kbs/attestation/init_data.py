@@ -35,8 +35,8 @@ _MAX_DEPTH: Final = 48
 _POLICY_DATA: Final = "policy_data := {"
 
 DATA_CLAIM: Final = "agent_policy_claims"
-"""What `policy_data` of the agent's policy says. Extracted by its text alone, and a comment would do: the data count only
-where the rules are approved too."""
+"""What `policy_data` of the agent's policy says. Extracted by its text alone, and a comment would do: the data count
+only where the rules are approved too."""
 
 RULES_CLAIM: Final = "agent_policy_rules_sha256"
 """SHA-256, lower-case hex, of the text of the agent's policy before `policy_data`: all of its rules, since what comes
