@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -103,7 +105,7 @@ def copying(source: Location, target: Location, registry: RegistryOptions, *, qu
     opened = open_source(source, _for(registry, source))
     try:
         opened.root()  # before anything is made or registered
-        with open_target(target, _for(registry, target)) as written, _bars(quiet=quiet) as bars:
+        with _terminable(), open_target(target, _for(registry, target)) as written, _bars(quiet=quiet) as bars:
             yield Copy(opened, written, bars)
     finally:
         opened.close()
@@ -158,6 +160,24 @@ class _Shown:
     def layer(self, label: str, size: int) -> Advance:
         task = self._bars.add_task(label, total=size)
         return lambda count: self._bars.advance(task, count)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the work like Ctrl-C does: drafts are removed and a KEK is taken back."""
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class RegistryOptions:
     """How registries are asked.
 
     auth_file: docker's or podman's. ca_file: PEM of the only roots to trust; None: the system's. insecure_http: plain
-    HTTP, to this machine only unless the registry is named so. transport, monotonic: for tests.
+    HTTP, which is refused for other machines than this one. transport, monotonic: for tests.
     """
 
     auth_file: Path | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,15 @@ def test_a_registry_with_a_login(broker: BrokerUnderTest, folder: Path) -> None:
     assert "MANIFEST_INVALID" in found
     shown = good_json(invoke(Both(), "image", "inspect", name, "--auth-file", "auth.json", "--data", data, "--json"))
     assert shown["platforms"][0]["layers"][0]["packets"][0]["kek"]["exists"] is True
+
+
+def test_termination_leaves_nothing_half_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(*words: object) -> None:
+        assert any(path.name.startswith(".enc.") for path in folder.iterdir())
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("kbs.cli.image.encrypt", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    assert encrypted().exit_code == 128 + signal.SIGTERM
+    assert left(folder) == []
+    assert signal.getsignal(signal.SIGTERM) is before
