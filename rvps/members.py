@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from rvps.strict_json import encode
 
@@ -26,6 +27,16 @@ class Members:
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
         self._firsts: list[str] = []
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Members:
+        """All of `values` at once, in any order."""
+        made, names = cls(), sorted(values)
+        for first in range(0, len(names), _BLOCK // 2):
+            part = names[first : first + _BLOCK // 2]
+            made._blocks.append(_Block(part, [encode(name) + b":" + encode(values[name]) for name in part]))
+            made._firsts.append(part[0])
+        return made
 
     def put(self, name: str, encoded: bytes) -> None:
         """Add or replace a member."""

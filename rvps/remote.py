@@ -12,14 +12,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import httpx
 
-from rvps import snapshot_wire, wire
+from rvps import snapshot_delta, snapshot_wire, wire
 from rvps.errors import NotStated, ProviderUnavailable, StatementUnacceptable
 from rvps.misses import Misses
 from rvps.model import (
@@ -81,6 +80,7 @@ class RemoteProvider:
         self._end = threading.Event()
         self._misses = Misses()
         self._held: _Held | None = None
+        self._replica: snapshot_delta.Replica | None = None  # of the polling thread alone
         self._rounds = 0  # polls that came to an end
         self._failure: str | None = "it was not asked yet"
         self._waited_for: Snapshot | None = None
@@ -253,7 +253,11 @@ class RemoteProvider:
 
     def _poll(self, asked: float) -> _Held:
         held = self._held
-        headers = {"If-None-Match": held.tag} if held is not None else {}
+        headers = {}
+        if held is not None:
+            headers = {"If-None-Match": held.tag}
+            if self._replica is not None and self._replica.snapshot is held.snapshot:
+                headers["A-IM"] = snapshot_delta.MANIPULATION
         status, answer, body = self._link.call("GET", "admin/reference-values/snapshot", None, headers, _POLL_SECONDS)
         number = _number(status, answer)
         if held is not None and number < held.number:
@@ -265,17 +269,36 @@ class RemoteProvider:
             if held is None or answer.get("ETag") not in (None, held.tag):
                 raise ProviderUnavailable("it says that nothing changed in what we do not have")
             return _Held(held.snapshot, held.tag, asked, number)
-        tag = f'"{sha256(body).hexdigest()}"'
-        if not hmac.compare_digest(answer.get("ETag", "").removeprefix("W/").encode(), tag.encode()):
-            raise ProviderUnavailable("its snapshot is not the one that its ETag names")
-        snapshot = replace(snapshot_wire.read(body), number=number)
+        if status == 226:
+            snapshot, tag = self._changed_by(body, answer, number)
+        else:
+            snapshot, tag = self._whole(body, answer, number)
         if (
             held is not None
             and snapshot.version == held.snapshot.version
             and not _says_the_same(snapshot, held.snapshot)
         ):
+            self._replica = None
             raise ProviderUnavailable("it has two snapshots of one version")
         return _Held(snapshot, tag, asked, number)
+
+    def _whole(self, body: bytes, answer: Mapping[str, str], number: int) -> tuple[Snapshot, str]:
+        tag = snapshot_wire.tag_of(body)
+        if not hmac.compare_digest(answer.get("ETag", "").removeprefix("W/").encode(), tag.encode()):
+            raise ProviderUnavailable("its snapshot is not the one that its ETag names")
+        snapshot = replace(snapshot_wire.read(body), number=number)
+        self._replica = snapshot_delta.Replica(snapshot)
+        return snapshot, tag
+
+    def _changed_by(self, body: bytes, answer: Mapping[str, str], number: int) -> tuple[Snapshot, str]:
+        """The snapshot after a delta. One that does not lead where its ETag says is followed by the whole."""
+        replica, self._replica = self._replica, None
+        if replica is None or answer.get("IM") != snapshot_delta.MANIPULATION:
+            raise ProviderUnavailable("it answered with a change that was not asked for")
+        tag = answer.get("ETag", "")
+        snapshot = replica.apply(body, tag, number)
+        self._replica = replica
+        return snapshot, tag
 
     def _after_expiry(self, held: _Held, at: datetime) -> _Held | None:
         """The next snapshot, or None if it is not here in time. Only one caller waits for each."""
@@ -314,7 +337,7 @@ class RemoteProvider:
 
 def _number(status: int, answer: Mapping[str, str]) -> int:
     """Of the newest event that an answer about a snapshot takes into account."""
-    if status not in (200, 304):
+    if status not in (200, 226, 304):
         raise ProviderUnavailable(f"it answered {status}")
     text = answer.get(snapshot_wire.NUMBER, "")
     if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER_DIGITS):

@@ -12,14 +12,14 @@ Raises (all of them):
 from __future__ import annotations
 
 import gzip
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha256
 from threading import Lock
 from typing import Any, Final
 
-from rvps import snapshot_wire, wire
+from rvps import snapshot_delta, snapshot_wire, wire
 from rvps.client import ReferenceValueProvider
 from rvps.errors import NotStated, StatementUnacceptable
 from rvps.model import ReferenceValue, Snapshot
@@ -32,6 +32,7 @@ MAX_MESSAGE: Final = 12 << 20
 _WITHIN: Final = 30 * 86_400  # seconds
 _LONGEST: Final = 20 * 366 * 86_400  # seconds
 _GZIP_FROM: Final = 1024  # octets
+_BASES: Final = 6  # older snapshots from which a delta is offered
 _MAX_NAME_SHOWN: Final = 255
 
 
@@ -203,41 +204,78 @@ def document(value: ReferenceValue, at: datetime) -> dict[str, Any]:
     return {**wire.document_of(value), "valid": value.is_valid(at)}
 
 
+@dataclass(slots=True)
+class _Written:
+    """A snapshot with its ETag and octets; `packed` and the deltas from older ones are made for the first who asks."""
+
+    snapshot: Snapshot
+    tag: str
+    plain: bytes
+    packed: bytes | None = None
+    deltas: dict[str, bytes] = field(default_factory=dict)
+
+
 class SnapshotAnswers:
-    """GET admin/reference-values/snapshot: one encoding for all brokers that poll, 304 for who has it already."""
+    """GET admin/reference-values/snapshot: one encoding for all brokers that poll, 304 for who has it already, what
+    changed for who has one of the last few (RFC 3229: `A-IM`, 226)."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._made: tuple[Snapshot, str, bytes, bytes] | None = None
+        self._newest: _Written | None = None
+        self._older: deque[tuple[str, Snapshot]] = deque(maxlen=_BASES)
 
-    def answer(self, snapshot: Snapshot, *, if_none_match: str | None, accept_encoding: str | None) -> Answer:
+    def answer(
+        self, snapshot: Snapshot, *, if_none_match: str | None, accept_encoding: str | None, a_im: str | None = None
+    ) -> Answer:
         """The ETag covers version and end of validity: a restated value that only lives longer is news too."""
-        _, tag, plain, packed = self._encoded(snapshot)
+        written = self._written(snapshot)
         headers = (
-            ("ETag", tag),
+            ("ETag", written.tag),
             (snapshot_wire.NUMBER, str(snapshot.number)),
             ("Cache-Control", "no-cache"),
-            ("Vary", "Accept-Encoding"),
+            ("Vary", "Accept-Encoding, A-IM"),
         )
-        if if_none_match is not None and tag in (part.strip() for part in if_none_match.split(",")):
+        known = _listed(if_none_match)
+        if written.tag in known:
             return Answer(304, headers=headers)
-        if _takes_gzip(accept_encoding) and len(plain) >= _GZIP_FROM:
-            return Answer(200, packed, headers=(*headers, ("Content-Encoding", "gzip")))
-        return Answer(200, plain, headers=headers)
+        if snapshot_delta.MANIPULATION in _listed(a_im):
+            delta = self._delta(written, known)
+            if delta is not None:
+                return Answer(226, delta, headers=(*headers, ("IM", snapshot_delta.MANIPULATION)))
+        if "gzip" in _listed(accept_encoding) and len(written.plain) >= _GZIP_FROM:
+            return Answer(200, self._packed(written), headers=(*headers, ("Content-Encoding", "gzip")))
+        return Answer(200, written.plain, headers=headers)
 
-    def _encoded(self, snapshot: Snapshot) -> tuple[Snapshot, str, bytes, bytes]:
-        made = self._made
-        if made is None or made[0] is not snapshot:
-            with self._lock:
-                made = self._made
-                if made is None or made[0] is not snapshot:
-                    plain = snapshot_wire.write(snapshot)
-                    tag = f'"{sha256(plain).hexdigest()}"'
-                    made = (snapshot, tag, plain, gzip.compress(plain, compresslevel=1, mtime=0))
-                    self._made = made
-        return made
+    def _written(self, snapshot: Snapshot) -> _Written:
+        newest = self._newest
+        if newest is not None and newest.snapshot is snapshot:
+            return newest
+        with self._lock:
+            newest = self._newest
+            if newest is None or newest.snapshot is not snapshot:
+                if newest is not None:
+                    self._older.append((newest.tag, newest.snapshot))
+                plain = snapshot_wire.write(snapshot)
+                newest = self._newest = _Written(snapshot, snapshot_wire.tag_of(plain), plain)
+            return newest
+
+    def _delta(self, written: _Written, known: Sequence[str]) -> bytes | None:
+        """From a snapshot that the broker has, if it is still here and the way is shorter than the whole."""
+        with self._lock:
+            for tag, old in self._older:
+                if tag in known:
+                    if tag not in written.deltas:
+                        written.deltas[tag] = snapshot_delta.write(old, written.snapshot)
+                    return written.deltas[tag] if len(written.deltas[tag]) < len(written.plain) // 2 else None
+        return None
+
+    def _packed(self, written: _Written) -> bytes:
+        with self._lock:
+            if written.packed is None:
+                written.packed = gzip.compress(written.plain, compresslevel=1, mtime=0)
+            return written.packed
 
 
-def _takes_gzip(accept_encoding: str | None) -> bool:
-    """Clients of ours say so plainly; whoever weighs encodings gets the plain form."""
-    return "gzip" in (part.strip() for part in (accept_encoding or "").split(","))
+def _listed(header: str | None) -> Sequence[str]:
+    """The members of a list header. Clients of ours say plainly what they take; who weighs gets the plain form."""
+    return [part.strip() for part in (header or "").split(",")]

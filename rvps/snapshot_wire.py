@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -31,6 +32,11 @@ def write(snapshot: Snapshot) -> bytes:
     until = "null" if snapshot.valid_until is None else f'"{write_time(snapshot.valid_until)}"'
     head = f'{{"format":{_FORMAT},"version":"{snapshot.version}","valid_until":{until},"values":'
     return b"".join((head.encode(), snapshot.encoded, b',"sets":', snapshot.encoded_sets, b"}"))
+
+
+def tag_of(body: bytes) -> str:
+    """The ETag of a written snapshot."""
+    return f'"{sha256(body).hexdigest()}"'
 
 
 def read(body: bytes) -> Snapshot:

@@ -101,6 +101,7 @@ class Web:
                 self._provider.snapshot(self._clock()),
                 if_none_match=request.headers.get("if-none-match"),
                 accept_encoding=request.headers.get("accept-encoding"),
+                a_im=request.headers.get("a-im"),
             )
         if request.method == "GET" and not name:
             return rest.list_values(

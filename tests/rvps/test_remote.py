@@ -6,6 +6,7 @@ import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rvps import snapshot_wire
+from rvps import snapshot_delta, snapshot_wire
 from rvps.errors import ProviderUnavailable, SettingsUnacceptable, StatementUnacceptable
 from rvps.model import Snapshot
 from rvps.remote import RemoteProvider
@@ -415,3 +416,65 @@ def test_no_thread_before_the_first_use(script: Script) -> None:
     provider.close()
     with pytest.raises(ProviderUnavailable):
         provider.snapshot(AT)
+
+
+def test_only_what_changed_is_fetched(provider: RemoteProvider, script: Script) -> None:
+    old, new = snapshot_of({"svn": ["1"]}), snapshot_of({"svn": ["2"]})
+    assert provider.snapshot(AT).encoded == old.encoded
+    script.reply = changed(old, new)
+    poll(provider)
+    assert provider.snapshot(AT).encoded == new.encoded
+    asked = [request.headers.get("A-IM") for request in script.requests]
+    assert asked[0] is None
+    assert set(asked[1:]) == {snapshot_delta.MANIPULATION}
+
+
+def test_a_delta_that_leads_elsewhere_is_followed_by_the_whole(provider: RemoteProvider, script: Script) -> None:
+    old, new = snapshot_of({"svn": ["1"]}), snapshot_of({"svn": ["2"]})
+    provider.snapshot(AT)
+    wrong = changed(old, new, body=snapshot_delta.write(old, snapshot_of({"svn": ["3"]})))
+    answered: list[int] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        found = (wrong if "A-IM" in request.headers and not answered else good(new))(request)
+        answered.append(found.status_code)
+        return found
+
+    script.reply = reply
+    poll(provider)
+    assert provider.snapshot(AT).encoded == new.encoded
+    assert answered[:2] == [226, 200]
+
+
+@pytest.mark.parametrize("headers", [{}, {"IM": "gzip"}], ids=["none", "another"])
+def test_a_change_of_another_kind_is_refused(provider: RemoteProvider, script: Script, headers: dict[str, str]) -> None:
+    old, new = snapshot_of({"svn": ["1"]}), snapshot_of({"svn": ["2"]})
+    provider.snapshot(AT)
+    script.reply = changed(old, new, headers=headers)
+    poll(provider)
+    assert provider.snapshot(AT).encoded == old.encoded  # until it is too old
+    script.seconds += 11
+    with pytest.raises(ProviderUnavailable, match="not asked for"):
+        provider.snapshot(AT)
+
+
+def test_a_delta_to_the_same_version_with_other_values_is_refused(provider: RemoteProvider, script: Script) -> None:
+    old = snapshot_of({"svn": ["1"]})
+    provider.snapshot(AT)
+    script.reply = changed(old, replace(snapshot_of({"svn": ["2"]}), version=old.version))
+    poll(provider)
+    assert provider.snapshot(AT).encoded == old.encoded
+
+
+def changed(old: Snapshot, new: Snapshot, *, body: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
+    """What a service answers that still knows the older snapshot."""
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        tag = snapshot_wire.tag_of(snapshot_wire.write(new))
+        if request.headers.get("If-None-Match") == tag:
+            return httpx.Response(304, headers={"ETag": tag, **NEW})
+        named = {"IM": snapshot_delta.MANIPULATION} if headers is None else headers
+        delta = snapshot_delta.write(old, new) if body is None else body
+        return httpx.Response(226, headers={"ETag": tag, **NEW, **named}, stream=httpx.ByteStream(delta))
+
+    return reply
