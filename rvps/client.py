@@ -17,13 +17,13 @@ from rvps.model import (
     Submitted,
     Why,
 )
-from rvps.publishers import NOBODY, Publishers
-from rvps.publishers_watch import PublishersOnDisk
-from rvps.remote import RemoteProvider
-from rvps.remote_http import RemoteSettings
+from rvps.publishers.model import NOBODY, Publishers
+from rvps.publishers.watch import PublishersOnDisk
+from rvps.remote.http import RemoteSettings
+from rvps.remote.provider import RemoteProvider
 from rvps.service import EmbeddedProvider
-from rvps.store import KeyValueStore
-from rvps.witness import WitnessFile
+from rvps.statements.log import KeyValueStore
+from rvps.statements.witness import WitnessFile
 
 __all__ = [
     "NOBODY",
@@ -86,7 +86,7 @@ class ReferenceValueProvider(Protocol):
 
     def names_of(self, value: Any) -> Sequence[str]:
         """Names under which kept statements state `value`, alone or in a list, or call it known bad; sorted, bounded
-        by `rvps.explaining.MAX_NAMES_OF`."""
+        by `rvps.statements.explaining.MAX_NAMES_OF`."""
 
     def expiring(self, at: datetime, within: timedelta) -> Sequence[Expiring]:
         """Statements in force that have expired or will within that time, the first to end first."""
@@ -109,7 +109,7 @@ def embedded(
     """A provider in this process.
 
     Args:
-        store: anything that fits the small port in `rvps.store`; the broker's store does.
+        store: anything that fits the small port in `rvps.statements.log`; the broker's store does.
         conflict: what that store raises for a lost compare-and-set.
         unavailable: what it raises when it is down or full; callers here see `ProviderUnavailable`.
         publishers: who may send signed messages; asked for each, so that a file that is read again counts at once.
@@ -129,7 +129,7 @@ def remote(settings: RemoteSettings) -> RemoteProvider:
 
 
 def publishers_on_disk(path: Path) -> Callable[[], Publishers]:
-    """For `embedded`: the publishers of a TOML file (see `rvps.publishers`), read again when it changes.
+    """For `embedded`: the publishers of a TOML file (see `rvps.publishers.model`), read again when it changes.
 
     Raises:
         SettingsUnacceptable: it is not there, or says what cannot be used.

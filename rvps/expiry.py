@@ -14,8 +14,8 @@ from typing import Final, Protocol
 from rvps.errors import ProviderUnavailable
 from rvps.messages import write_time
 from rvps.model import Expiring, Snapshot
-from rvps.statements import Signed, Withdrawn, key_of
-from rvps.view import Entry, View
+from rvps.statements.events import Signed, Withdrawn, key_of
+from rvps.statements.view import Entry, View
 
 WARNINGS: Final = (timedelta(days=30), timedelta(days=7), timedelta(days=1), timedelta(0))
 """How long before the end a line of log is written; zero: it has ended."""

@@ -19,10 +19,12 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any, Final
 
-from rvps import snapshot_delta, snapshot_wire, wire
+from rvps import wire
 from rvps.client import ReferenceValueProvider
 from rvps.errors import NotStated, StatementUnacceptable
 from rvps.model import ReferenceValue, Snapshot
+from rvps.snapshots import delta as snapshot_delta
+from rvps.snapshots import wire as snapshot_wire
 from rvps.strict_json import MAX_TOKENS, NotStrictJson, decode, encode
 
 JSON: Final = "application/json"

@@ -10,15 +10,11 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any, Final
 
-from rvps import expiry, explaining, messages
-from rvps.admission import check_room, repeated, revocation_by, source_of, whole_seconds
-from rvps.admission import event_of as admitted
-from rvps.appraisal import Appraiser
+from rvps import expiry, messages
 from rvps.errors import SignatureRefused, StatementUnacceptable
 from rvps.intake import INTAKES, signed_form
 from rvps.intake.model import Approval, Content, Intake, Revocation, Verified
 from rvps.json_values import ABSENT
-from rvps.misses import Misses
 from rvps.model import (
     Expiring,
     Preview,
@@ -29,13 +25,18 @@ from rvps.model import (
     Submitted,
     Why,
 )
-from rvps.publishers import NOBODY, Publishers
-from rvps.statements import Event, Signed, Source, Stated, Withdrawn
-from rvps.status import status_of, value_of
-from rvps.store import KeyValueStore, StatementLog
+from rvps.publishers.model import NOBODY, Publishers
+from rvps.snapshots.appraisal import Appraiser
+from rvps.snapshots.misses import Misses
+from rvps.statements import explaining
+from rvps.statements.admission import check_room, repeated, revocation_by, source_of, whole_seconds
+from rvps.statements.admission import event_of as admitted
+from rvps.statements.events import Event, Signed, Source, Stated, Withdrawn
+from rvps.statements.log import KeyValueStore, StatementLog
+from rvps.statements.status import status_of, value_of
+from rvps.statements.view import Entry, View
+from rvps.statements.witness import Witness
 from rvps.strict_json import encode
-from rvps.view import Entry, View
-from rvps.witness import Witness
 
 _MAY_BE_SIGNED: Final = frozenset({"corim", "swid"})
 """Upstream's types that are the same for signed and unsigned payloads."""
@@ -67,7 +68,7 @@ class _Signed:
 
 class EmbeddedProvider:
     """`rvps.client.ReferenceValueProvider` in the caller's process, over the caller's store. Safe from several threads
-    and processes. `rvps.view` says which statement decides about a name.
+    and processes. `rvps.statements.view` says which statement decides about a name.
 
     Args:
         publishers: who may send signed messages, as of now.
@@ -125,7 +126,7 @@ class EmbeddedProvider:
         self._misses.count(names)
 
     def misses(self) -> Mapping[str, int]:
-        """Names asked for and not found since the start, with how often; at most `rvps.misses.MAX_NAMES`."""
+        """Names asked for and not found since the start, with how often; at most `rvps.snapshots.misses.MAX_NAMES`."""
         return self._misses.counted()
 
     # Taking on.

@@ -31,7 +31,7 @@ from rvps import value_set
 from rvps.errors import RvpsError, StatementUnacceptable
 from rvps.intake import dsse, in_toto
 from rvps.messages import VERSION, write_time
-from rvps.publishers import key_id
+from rvps.publishers.model import key_id
 from rvps.strict_json import encode
 from rvps.value_set import ValueSet
 
@@ -55,7 +55,7 @@ class PasswordNeeded(KeyUnusable):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key. id: `sha256:` and hex of its public half, as `rvps.publishers.key_id`."""
+    """A private key. id: `sha256:` and hex of its public half, as `rvps.publishers.model.key_id`."""
 
     _key: PrivateKey = field(repr=False)
 

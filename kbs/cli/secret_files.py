@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -20,6 +21,7 @@ from kbs.storage.private_files import open_private
 
 FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MAX_KEY: Final = 16 << 10  # bytes
+_Key = TypeVar("_Key", PublicKey, PrivateKey)
 
 
 def is_named(place: Place) -> bool:
@@ -45,7 +47,7 @@ def read_public(path: Path) -> PublicKey:
     Raises:
         SigningKeyRefused: not one, or a private one.
     """
-    return _named(path, lambda raw: keys.read_public(raw))
+    return _named(path, keys.read_public)
 
 
 def read_private(path: Path) -> PrivateKey:
@@ -98,7 +100,7 @@ def write_pair(folder: Path, key: PrivateKey, name: str) -> tuple[Path, Path]:
     return private, public
 
 
-def _named(path: Path, read: Any) -> Any:
+def _named(path: Path, read: Callable[[bytes], _Key]) -> _Key:
     with path.open("rb") as file:
         raw = file.read(_MAX_KEY + 1)
     try:

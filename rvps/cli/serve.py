@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from rvps import log
 from rvps.cli.connection import Failure
 from rvps.clock import system_clock
 from rvps.errors import SettingsUnacceptable
+from rvps.server import log
 
 
 @click.command()
@@ -40,8 +40,8 @@ def serve(
     Loopback addresses speak plain gRPC and HTTP, others TLS. Unsigned messages need the token in DATA/admin-token.
     """
     # grpc and uvicorn take half a second to load, which no other command should pay for
-    from rvps.serve import Options, Service
-    from rvps.serve import serve as run
+    from rvps.server.serve import Options, Service
+    from rvps.server.serve import serve as run
 
     if (tls_cert is None) != (tls_key is None):
         raise Failure("--tls-cert and --tls-key go together", "give both, or neither")

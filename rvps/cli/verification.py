@@ -11,7 +11,6 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from rvps import admission, publishers
 from rvps.cli.connection import Failure, shown
 from rvps.cli.signing import payload_of, show_facts
 from rvps.clock import system_clock
@@ -19,7 +18,9 @@ from rvps.errors import SettingsUnacceptable, SignatureRefused, StatementUnaccep
 from rvps.intake import intake_for, signed_form
 from rvps.intake.model import Approval, Content, Revocation, Verified
 from rvps.messages import write_time
-from rvps.view import View
+from rvps.publishers import model as publishers
+from rvps.statements import admission
+from rvps.statements.view import View
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _SHOWN: Final = 40  # values in a table

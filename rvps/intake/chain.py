@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.x509.oid import ExtensionOID
 
 from rvps.errors import SignatureRefused
-from rvps.publishers import PublicKey, Publisher, Publishers, key_id
+from rvps.publishers.model import PublicKey, Publisher, Publishers, key_id
 
 MAX_CERTIFICATES: Final = 6
 """Certificates of one chain, leaf and root included."""

@@ -16,7 +16,7 @@ from rvps.intake import chain
 from rvps.intake.model import Artifact, Content, Verified
 from rvps.manifests import corim, corim_names, cose
 from rvps.manifests.cbor import Cbor, decode
-from rvps.publishers import Publisher, Publishers
+from rvps.publishers.model import Publisher, Publishers
 
 CONTENT_TYPE: Final = "application/rim+cbor"
 _MAX_META: Final = 16 * 1024  # octets

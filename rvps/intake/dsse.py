@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from rvps.errors import SignatureRefused
 from rvps.intake import in_toto
 from rvps.intake.model import MAX_MESSAGE, Approval, Content, Revocation, Verified
-from rvps.publishers import KnownKey, PublicKey, Publishers
+from rvps.publishers.model import KnownKey, PublicKey, Publishers
 from rvps.strict_json import NotStrictJson, decode
 
 KIND: Final = "dsse"

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from rvps.messages import MAX_MESSAGE
-from rvps.publishers import Publisher, Publishers
+from rvps.publishers.model import Publisher, Publishers
 
 __all__ = [
     "MAX_MESSAGE",

@@ -36,7 +36,7 @@ from cryptography.x509.oid import ObjectIdentifier
 from rvps.errors import SignatureRefused
 from rvps.intake import dsse, in_toto
 from rvps.intake.model import Approval, Content, Revocation, Verified
-from rvps.publishers import Publisher, Publishers, SigstoreTrust
+from rvps.publishers.model import Publisher, Publishers, SigstoreTrust
 from rvps.strict_json import NotStrictJson, decode, encode
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ import re2
 from rvps import value_set
 from rvps.errors import StatementUnacceptable
 from rvps.intake.model import MAX_MESSAGE, Artifact, Content, Verified
-from rvps.publishers import ProvenanceRules
+from rvps.publishers.model import ProvenanceRules
 from rvps.strict_json import NotStrictJson, decode
 
 PREDICATE: Final = "https://slsa.dev/provenance/v1"

@@ -27,7 +27,7 @@ from rvps.errors import SignatureRefused, StatementUnacceptable
 from rvps.intake import chain
 from rvps.intake.model import Artifact, Content, Verified
 from rvps.manifests import rim
-from rvps.publishers import Publishers
+from rvps.publishers.model import Publishers
 
 _DS: Final = "{http://www.w3.org/2000/09/xmldsig#}"
 _ENVELOPED: Final = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"

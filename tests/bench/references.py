@@ -27,11 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from kbs.policy.wasm import WasmEngine
-from rvps import publishers, signing, snapshot_wire
+from rvps import signing
 from rvps.client import RemoteProvider, RemoteSettings
 from rvps.errors import ProviderUnavailable
+from rvps.publishers import model as publishers
+from rvps.server.sqlite import Conflict, SqliteStore, Unavailable
 from rvps.service import EmbeddedProvider
-from rvps.sqlite import Conflict, SqliteStore, Unavailable
+from rvps.snapshots import wire as snapshot_wire
 from rvps.value_set import ValueSet
 from tests.bench.policy import median_us, subject
 from tests.fakes.running_provider import RunningProvider

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from rvps.errors import SignatureRefused, StatementUnacceptable
 from rvps.intake.model import Approval, Artifact, Content, Revocation, Verified
 from rvps.messages import read_time, write_time
-from rvps.publishers import Publisher, Publishers, Trust, gather
+from rvps.publishers.model import Publisher, Publishers, Trust, gather
 
 KIND = "fake"
 

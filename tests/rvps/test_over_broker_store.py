@@ -13,7 +13,7 @@ from kbs.storage.sealed import SealedStore, SealingKeys
 from kbs.storage.sqlite import SqliteStore
 from rvps.client import ReferenceValueProvider, embedded
 from rvps.errors import ProviderUnavailable
-from rvps.store import KEPT_STATEMENTS
+from rvps.statements.log import KEPT_STATEMENTS
 from tests.rvps.test_service import ALICE, AT, sample
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rvps import admission
 from rvps.errors import StatementUnacceptable
 from rvps.service import EmbeddedProvider
+from rvps.statements import admission
 from tests.rvps.fake_intake import KIND, FakeIntake, digest, everybody, message, publisher, stating
 from tests.rvps.memory_store import Conflict, MemoryStore, Unavailable
 from tests.rvps.test_service import sample

@@ -12,13 +12,13 @@ import pytest
 
 from rvps.errors import ProviderUnavailable, SignatureRefused
 from rvps.intake.model import Verified
-from rvps.ledger import Gap, Ledger
-from rvps.ledger import write as write_ledger
 from rvps.model import State
-from rvps.publishers import Publishers, Trust
+from rvps.publishers.model import Publishers, Trust
 from rvps.service import EmbeddedProvider
-from rvps.statements import Approved, Event, Record, Revoked, Rules, Signed, Source
-from rvps.view import View
+from rvps.statements.events import Approved, Event, Record, Revoked, Rules, Signed, Source
+from rvps.statements.ledger import Gap, Ledger
+from rvps.statements.ledger import write as write_ledger
+from rvps.statements.view import View
 from tests.rvps.fake_intake import KIND, FakeIntake, approver, digest, everybody, message, publisher, stating
 from tests.rvps.memory_store import Conflict, MemoryStore, Unavailable
 from tests.rvps.test_service import sample

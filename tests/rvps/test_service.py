@@ -14,7 +14,7 @@ from kbs.storage import model as broker_storage
 from rvps.client import ReferenceValueProvider, embedded
 from rvps.errors import ProviderUnavailable, StatementUnacceptable
 from rvps.service import EmbeddedProvider
-from rvps.store import KEPT_STATEMENTS, KeyValueStore
+from rvps.statements.log import KEPT_STATEMENTS, KeyValueStore
 from tests.rvps.memory_store import Conflict, MemoryStore, Unavailable
 
 AT = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
@@ -42,7 +42,7 @@ def provider(store: MemoryStore) -> EmbeddedProvider:
 
 
 def fits_the_port(store: broker_storage.KeyValueStore) -> ReferenceValueProvider:
-    """The type checker proves that the broker's store fits `rvps.store.KeyValueStore`."""
+    """The type checker proves that the broker's store fits `rvps.statements.log.KeyValueStore`."""
     return embedded(store, conflict=Conflict, unavailable=Unavailable)
 
 

@@ -16,9 +16,9 @@ import pytest
 from rvps.errors import ProviderUnavailable, SignatureRefused, StatementUnacceptable
 from rvps.model import State
 from rvps.service import EmbeddedProvider
-from rvps.store import KEPT_STATEMENTS
+from rvps.statements.log import KEPT_STATEMENTS
+from rvps.statements.view import KEPT_PER_SERIES
 from rvps.strict_json import encode
-from rvps.view import KEPT_PER_SERIES
 from tests.rvps.fake_intake import KIND, FakeIntake, approver, digest, everybody, message, publisher, stating
 from tests.rvps.memory_store import Conflict, MemoryStore, Stored, Unavailable
 from tests.rvps.test_service import ALICE, AT, SECOND, sample

@@ -21,7 +21,7 @@ from rvps.errors import StatementUnacceptable
 from rvps.intake import INTAKES
 from rvps.intake.model import Approval, Content, Revocation
 from rvps.messages import check_signed, read_payload
-from rvps.publishers import Publisher, Publishers, Trust, gather
+from rvps.publishers.model import Publisher, Publishers, Trust, gather
 from rvps.value_set import ValueSet
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What `rvps.store` asks of a store, of every store that it runs on."""
+"""What `rvps.statements.log` asks of a store, of every store that it runs on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from kbs.errors import StorageUnavailable, VersionConflict
 from kbs.secret import Secret
 from kbs.storage.sealed import SealedStore, SealingKeys
 from kbs.storage.sqlite import SqliteStore as BrokerStore
-from rvps.sqlite import Conflict, SqliteStore, Unavailable
-from rvps.store import KeyValueStore
+from rvps.server.sqlite import Conflict, SqliteStore, Unavailable
+from rvps.statements.log import KeyValueStore
 from tests.rvps import memory_store
 from tests.rvps.memory_store import MemoryStore
 

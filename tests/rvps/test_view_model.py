@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rvps import store, view
 from rvps.errors import StatementUnacceptable
 from rvps.service import EmbeddedProvider
+from rvps.statements import log as store
+from rvps.statements import view
 from rvps.strict_json import encode
 from tests.rvps.fake_intake import KIND, FakeIntake, approver, digest, everybody, message, publisher, stating
 from tests.rvps.memory_store import Conflict, MemoryStore, Unavailable

@@ -19,7 +19,7 @@ from rvps.errors import StatementUnacceptable
 from rvps.intake.swid import SIGNED_SWID
 from rvps.manifests import cose
 from rvps.manifests.corim import MAX_MANIFEST
-from rvps.publishers import Publisher, Publishers, Trust, gather
+from rvps.publishers.model import Publisher, Publishers, Trust, gather
 from rvps.value_set import Artifact, ValueSet
 
 _NAMES: Final = click.Choice(["own", "upstream"])

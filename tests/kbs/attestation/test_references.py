@@ -20,10 +20,10 @@ from kbs.storage.memory import MemoryStore
 from kbs.storage.sealed import SealedStore, SealingKeys
 from rvps import client as rvps_client
 from rvps.client import RemoteProvider
-from rvps.directory import Directory, Token
-from rvps.metrics import Metrics
-from rvps.reception import Reception
-from rvps.web import Request, Web
+from rvps.server.directory import Directory, Token
+from rvps.server.metrics import Metrics
+from rvps.server.reception import Reception
+from rvps.server.web import Request, Web
 from tests.fakes.broker import BrokerUnderTest, Edge, StoppedClock, reference_message
 from tests.protocol.expect import expect
 from tests.rvps import memory_store

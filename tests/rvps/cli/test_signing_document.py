@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from rvps import value_set
 from rvps.cli import main
-from rvps.publishers_file import read
+from rvps.publishers.file import read
 from rvps.value_set import Artifact, ValueSet
 from tests.architecture.documents import ROOT, Block, blocks, text_of
 from tests.fakes.sigstore import Sigstore

@@ -11,15 +11,16 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from rvps import publishers, signing, value_set
+from rvps import signing, value_set
 from rvps.cli import connection, main
 from rvps.cli import signing as signing_commands
 from rvps.client import embedded
-from rvps.directory import Directory, Token
-from rvps.metrics import Metrics
-from rvps.reception import Reception
+from rvps.publishers import model as publishers
+from rvps.server.directory import Directory, Token
+from rvps.server.metrics import Metrics
+from rvps.server.reception import Reception
+from rvps.server.web import Request, Web
 from rvps.value_set import Artifact, ValueSet
-from rvps.web import Request, Web
 from tests.rvps.memory_store import Conflict, MemoryStore, Unavailable
 
 AT = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)

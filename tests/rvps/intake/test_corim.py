@@ -23,7 +23,7 @@ from rvps.errors import SignatureRefused, StatementUnacceptable
 from rvps.intake import INTAKES, signed_form
 from rvps.intake.corim import SIGNED_CORIM, UPSTREAM_NAMES
 from rvps.intake.model import Verified
-from rvps.publishers import NOBODY, PublicKey, Publisher, Publishers, Trust, gather, key_id
+from rvps.publishers.model import NOBODY, PublicKey, Publisher, Publishers, Trust, gather, key_id
 from tests.fakes.corim import (
     EDDSA,
     ENVIRONMENT,

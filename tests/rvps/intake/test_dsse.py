@@ -22,7 +22,7 @@ from rvps import signing
 from rvps.errors import SignatureRefused, StatementUnacceptable
 from rvps.intake import INTAKES, dsse, in_toto
 from rvps.intake.model import MAX_MESSAGE, Content
-from rvps.publishers import NOBODY, ProvenanceRules, PublicKey, Publisher, Publishers, Trust, gather, key_id
+from rvps.publishers.model import NOBODY, ProvenanceRules, PublicKey, Publisher, Publishers, Trust, gather, key_id
 from rvps.signing import SigningKey
 from rvps.value_set import ValueSet
 

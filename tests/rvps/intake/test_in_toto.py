@@ -13,7 +13,7 @@ from rvps.errors import StatementUnacceptable
 from rvps.intake import in_toto
 from rvps.intake.in_toto import Attested
 from rvps.intake.model import Approval, Content, Revocation
-from rvps.publishers import Publisher, Trust
+from rvps.publishers.model import Publisher, Trust
 from rvps.value_set import Artifact, ValueSet
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rvps.errors import SignatureRefused, StatementUnacceptable
-from rvps.publishers import Publisher, Publishers, Trust, gather
+from rvps.publishers.model import Publisher, Publishers, Trust, gather
 from rvps.service import EmbeddedProvider
 from tests.fakes.corim import ES384, Signer, comid, manifest
 from tests.fakes.rim import ONES, TWOS, document, resource, signed

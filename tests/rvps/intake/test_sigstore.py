@@ -20,7 +20,7 @@ from rvps.errors import SignatureRefused, StatementUnacceptable
 from rvps.intake import INTAKES, sigstore
 from rvps.intake.in_toto import Attested
 from rvps.intake.model import Content
-from rvps.publishers import NOBODY, Publisher, Publishers, SigstoreTrust, Trust, gather
+from rvps.publishers.model import NOBODY, Publisher, Publishers, SigstoreTrust, Trust, gather
 from rvps.value_set import ValueSet
 from tests.fakes.sigstore import COMMIT, EXTENSIONS, IDENTITY, ISSUER, REPOSITORY, SIGNED, V01, V02, V03, Sigstore, Wish
 

@@ -18,7 +18,7 @@ from rvps.intake import INTAKES, in_toto, slsa
 from rvps.intake.in_toto import Attested
 from rvps.intake.model import Content
 from rvps.messages import read_payload
-from rvps.publishers import ProvenanceRules, Publisher, SigstoreTrust, Trust, gather
+from rvps.publishers.model import ProvenanceRules, Publisher, SigstoreTrust, Trust, gather
 from rvps.value_set import Artifact, ValueSet
 from tests.fakes import sigstore as fakes
 

@@ -23,7 +23,7 @@ from rvps.errors import SignatureRefused, StatementUnacceptable
 from rvps.intake import INTAKES, signed_form
 from rvps.intake.model import Verified
 from rvps.intake.swid import SIGNED_SWID, UPSTREAM_NAMES
-from rvps.publishers import NOBODY, Publisher, Publishers, Trust, gather
+from rvps.publishers.model import NOBODY, Publisher, Publishers, Trust, gather
 from tests.fakes.rim import ONES, TWOS, document, resource, signed
 from tests.fakes.signing_chain import CHAIN, END, START, Chain, key
 

@@ -1,0 +1,1 @@
+"""Who may state reference values."""

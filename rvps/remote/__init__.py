@@ -1,0 +1,1 @@
+"""A provider in another process, as a broker reaches it."""

@@ -1,0 +1,1 @@
+"""`rvps serve`: a provider in a process of its own."""
