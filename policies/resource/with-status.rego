@@ -14,8 +14,6 @@ allow if affirming.resource
 
 allow if data.plugin == "whoami"
 
-default findings := []
-
 findings := [found.equals("allow", "data.plugin", data.plugin, "whoami")] if {
 	data.plugin == "whoami"
 } else := affirming.findings

@@ -30,7 +30,7 @@ from kbs.client.errors import UnexpectedAnswer
 from kbs.client.guest import GuestClient
 from kbs.client.tee_keys import TeeKeyPair
 from kbs.errors import AuditUnavailable
-from kbs.handshake import service as handshake_service
+from kbs.handshake import forms
 from kbs.handshake.cookie import CookieSealer, OpenChallenge
 from kbs.policy.engine import EvidenceVerdict
 from kbs.policy.wasm import WasmEngine
@@ -310,7 +310,7 @@ def key_not_bound(patch: pytest.MonkeyPatch) -> None:
 def devices_not_bound(patch: pytest.MonkeyPatch) -> None:
     functions = SimpleNamespace(**vars(runtime_data))
     functions.primary_runtime_data = lambda nonce, key, _: runtime_data.primary_runtime_data(nonce, key, "")
-    patch.setattr(handshake_service, "runtime_data", functions)
+    patch.setattr(forms, "runtime_data", functions)
 
 
 def every_claim_is_good(patch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,9 @@ def denied(broker: BrokerUnderTest) -> tuple[str, str]:
 def test_an_attestation_evaluated_again(broker: BrokerUnderTest, denied: tuple[str, str]) -> None:
     same = again(broker, denied[1]).json["evaluations"]
     assert [(each["part"], each["policy_id"]) for each in same] == [("cpu0", "default_cpu")]
-    assert same[0]["outcome"] == {name: same[0]["recorded"]["outcome"][name] for name in ("status", "vector")}
+    assert same[0]["outcome"] == {
+        name: same[0]["recorded"]["outcome"][name] for name in ("status", "vector", "extensions")
+    }
     assert same[0]["differences"] == {"outcome": [], "claims": []}
     assert "input" not in same[0]
     broker.approve_sample()
