@@ -37,7 +37,7 @@ from kbs.errors import (
 )
 from kbs.handshake.cookie import CookieSealer, OpenChallenge, nonce_digest
 from kbs.handshake.forms import Form, Message, Requests, forms
-from kbs.policy.decisions import DecisionInput, DecisionInputs, extension_digests
+from kbs.policy.decisions import DecisionInput, DecisionInputs
 from kbs.policy.engine import PolicyKind
 from kbs.protocol import rcar
 from kbs.protocol.tee import Tee
@@ -286,7 +286,6 @@ class Handshakes:
         references = attested.result.references_version
         for given, appraisal in zip(attested.inputs, attested.result.appraisals, strict=True):
             outcome: dict[str, Any] = {"status": appraisal.status.value, "vector": appraisal.vector}
-            outcome |= extension_digests(appraisal.extensions)
             if attested.shadow:
                 outcome["shadow"] = {given.policy_id: attested.shadow.get(appraisal.submod, {})}
             self._inputs.keep(
@@ -299,6 +298,7 @@ class Handshakes:
                     outcome,
                     part=appraisal.submod,
                     references=references,
+                    extensions=appraisal.extensions,
                 )
             )
 

@@ -39,9 +39,9 @@ class DecisionInput:
     policy_id, policy: id and SHA-256 of the text that decided; for a resource, of the global one.
     part: submodule of the evidence; empty for a resource.
     claims: the input document as our own encoder made it. request: for a resource, what appears as `data`.
-    outcome: `{"status", "vector", "extensions"?}` with extensions as `extension_digests` has them, `{"allow"}` or
-        `{"error"}`; with `shadow` where a candidate was staged.
+    outcome: `{"status", "vector"}`, `{"allow"}` or `{"error"}`; with `shadow` where a candidate was staged.
     references: version of the reference values.
+    extensions: of the appraisal; the outcome that is kept has them as `extension_digests` does.
     """
 
     decision: str
@@ -53,6 +53,7 @@ class DecisionInput:
     part: str = ""
     request: Mapping[str, Any] | None = field(default=None, repr=False)
     references: str = ""
+    extensions: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def extension_digests(extensions: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -137,7 +138,7 @@ class DecisionInputs:
         for made in batch:
             try:
                 yield _line(made, time)
-            except (TypeError, ValueError):  # what does not go into JSON
+            except (TypeError, ValueError, RecursionError):  # what does not go into JSON
                 self.dropped += 1
 
     def last(self, count: int) -> Sequence[KeptDecision]:
@@ -218,7 +219,7 @@ def _line(made: DecisionInput, time: str) -> bytes:
         "part": made.part,
         "references": made.references,
         "time": time,
-        "outcome": made.outcome,
+        "outcome": {**made.outcome, **extension_digests(made.extensions)},
         "request": made.request,
         "claims": msgspec.Raw(made.claims),
     }
