@@ -13,25 +13,38 @@ from kbs.cli.output import fail
 from kbs.errors import KbsError
 
 _COMMANDS: Final = {
-    "init": "init:init_command",
-    "serve": "serve:serve_command",
-    "resource": "resource:resource_group",
-    "image": "image:image_group",
-    "policy": "policy:policy_group",
-    "reference": "reference:reference_group",
-    "initdata": "initdata:initdata_group",
-    "secret": "secret:secret_group",
-    "key-provider": "key_provider:key_provider_group",
-    "guest": "guest:guest_command",
-    "explain": "explain:explain_command",
-    "audit": "audit:audit_group",
-    "admin": "admin:admin_group",
-    "status": "status:status_command",
-    "appraise": "appraise:appraise_command",
-    "endorsements": "endorsements:endorsements_group",
-    "vectors": "vectors:vectors_command",
-    "opa": "opa:opa_group",
+    "init": ("init:init_command", "Make a data directory: settings, keys, TLS, an admin token."),
+    "serve": ("serve:serve_command", "Run the broker."),
+    "resource": (
+        "resource:resource_group",
+        "Secrets: set, generate, rotate, list, versions, roll back, delete.",
+    ),
+    "image": ("image:image_group", "Encrypted images: encrypt, decrypt, inspect, rekey."),
+    "policy": ("policy:policy_group", "Policies: set, list, show, roll back."),
+    "reference": ("reference:reference_group", "Reference values: set, register, list, show, withdraw."),
+    "initdata": (
+        "initdata:initdata_group",
+        "Init data: render, check, diff, digest; the register of known documents.",
+    ),
+    "secret": ("secret:secret_group", "Sealed secrets: keygen, seal, verify, unseal, inspect."),
+    "key-provider": (
+        "key_provider:key_provider_group",
+        "ocicrypt's key provider, for skopeo, buildah and containerd.",
+    ),
+    "guest": ("guest:guest_command", "A software guest: attest, get a secret, decrypt it."),
+    "explain": ("explain:explain_command", "Why a decision went the way it went."),
+    "audit": ("audit:audit_group", "The audit log: verify, tail, show."),
+    "admin": ("admin:admin_group", "Admin tokens: make, revoke."),
+    "status": ("status:status_command", "What the broker says about itself."),
+    "appraise": (
+        "appraise:appraise_command",
+        "Verify and appraise one piece of evidence against the shipped policies.",
+    ),
+    "endorsements": ("endorsements:endorsements_group", "Vendor collateral: list, prefetch, export, import."),
+    "vectors": ("vectors:vectors_command", "Run every case file of FOLDER, each by its own `tee` member."),
+    "opa": ("opa:opa_group", "Get opa, which compiles your own policies."),
 }
+"""Name → where the command is, and its short help, which is here so that nothing is imported to show it."""
 
 
 class _Lazy(click.Group):
@@ -43,12 +56,16 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        place = _COMMANDS.get(cmd_name)
-        if place is None:
+        if cmd_name not in _COMMANDS:
             return None
-        module, _, attribute = place.partition(":")
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(f"kbs.cli.{module}"), attribute)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in _COMMANDS.items()])
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -38,6 +38,24 @@ def test_every_command_has_help_and_json(words: tuple[str, ...]) -> None:
     assert not {"--token", "--secret", "--value", "--password"} & names
 
 
+def test_the_list_of_commands_says_what_they_say_of_themselves() -> None:
+    context = click.Context(kbs)
+    listed = " ".join(invoke(None, "--help").stdout.partition("Commands:")[2].split())
+    for name in kbs.list_commands(context):
+        command = kbs.get_command(context, name)
+        assert command is not None
+        assert f"{name} {' '.join(command.get_short_help_str(200).split())}" in listed
+
+
+def test_the_list_of_commands_loads_none_of_them() -> None:
+    program = (
+        "import sys, click; from kbs.cli import kbs; kbs.get_help(click.Context(kbs)); "
+        "print(*(name for name in sys.modules if name.startswith(('kbs.cli.', 'kbs.client', 'kbs.app'))))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == ["kbs.cli.output"]
+
+
 def test_unknown_commands_are_wrong_use() -> None:
     assert invoke(None, "nonsense").exit_code == 2
     assert invoke(None, "resource", "nonsense").exit_code == 2
