@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -57,7 +58,7 @@ def build(context: StoreContext) -> Backend:
     return kind(settings, VaultSession(server, context), context.prefix)
 
 
-class _Vault:
+class _Vault(ABC):
     """What both versions share."""
 
     remote = True
@@ -132,8 +133,9 @@ class _Vault:
         except exceptions.InvalidRequest:
             raise StoreRefuses("400: the store does not accept it") from None
 
+    @abstractmethod
     def _engine(self, client: hvac.Client) -> Any:
-        raise NotImplementedError
+        """hvac's interface of this version."""
 
 
 class VaultV1(_Vault):
