@@ -12,7 +12,7 @@ from kbs.clock import Clock
 from kbs.errors import MalformedMessage, NameNotAllowed, ResourceNotFound
 from kbs.plugins.model import Access, Guard, PluginAnswer, PluginRequest
 from kbs.plugins.resource.backends.key_value import KeyValueBackend
-from kbs.plugins.resource.generation import Generation, Shape
+from kbs.plugins.resource.generation import ESCROW, GENERATED, Generation, Shape
 from kbs.plugins.resource.model import Backend, StoreRefuses
 from kbs.plugins.resource.upload_warnings import upload_warnings
 from kbs.protocol.resource_path import ResourcePath
@@ -116,6 +116,8 @@ class ResourcePlugin:
             "time": self._clock().isoformat(),
             "size": str(len(past.value)),
             "rolled_back_to": str(version),
+            # what was true of these bytes is true of them again
+            **{name: past.meta[name] for name in (GENERATED, ESCROW) if name in past.meta},
         }
         wanted = current.version if expected is None else expected
         return _told(lambda: backend.put(name, past.value, meta=meta, expected=wanted))
@@ -164,9 +166,11 @@ class ResourcePlugin:
 
     def _found(self, path: ResourcePath, backend: Backend, request: PluginRequest) -> Record | None:
         rule = None if self._generation is None else self._generation.rule(path)
-        if self._generation is None or rule is None or request.guest is None:
+        if self._generation is None or rule is None:
             return backend.get(str(path))
-        rule.check_bound(path, request.guest.claims)
+        rule.check_bound(path, {} if request.guest is None else request.guest.claims)
+        if request.guest is None:
+            return backend.get(str(path))
         wanted = request.query.get("version")
         if wanted is not None:
             return self._generation.past(rule, backend, str(path), wanted)

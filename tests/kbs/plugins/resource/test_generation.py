@@ -156,6 +156,13 @@ def test_a_bound_key_is_for_whom_it_names(bench: Bench) -> None:
     assert [entry.key for entry in plugin.entries(f"luks/{other}")] == []
 
 
+def test_a_bound_key_is_for_nobody_who_is_no_guest(bench: Bench) -> None:
+    plugin, name = bench.plugin({"bind": "init_data"}), ("luks", DIGEST, "root")
+    assert value(plugin, "/".join(name))
+    with pytest.raises(ResourceNotFound):
+        plugin.handle(PluginRequest("GET", name, {}))
+
+
 def test_a_name_may_be_bound_to_any_claim(bench: Bench) -> None:
     plugin = bench.plugin({"bind": "/submods/cpu0/ear.veraison.annotated-evidence/pod"})
     assert len(value(plugin, "luks/web-1/root", who=guest(pod="web-1"))) == 32
@@ -246,6 +253,19 @@ def test_the_escrow_copy_opens_with_any_jose_library(bench: Bench, kind: str) ->
     opened.deserialize(first.meta["escrow"], jwk.JWK.from_pem(_private(key)))
     assert opened.payload == secret
     assert first.meta["escrow"] != second.meta["escrow"]
+
+
+def test_a_version_that_is_current_again_still_has_its_copy_and_can_be_rotated(bench: Bench) -> None:
+    (bench.data / "escrow.pem").write_bytes(_public(ec.generate_private_key(ec.SECP256R1())))
+    plugin, path = bench.plugin({"escrow": "escrow.pem", "bytes": 48}), parse(("luks", "vm", "root"))
+    secret = value(plugin, "luks/vm/root")
+    plugin.generate(path, None, author="ann", rotate=True)
+    plugin.roll_back(path, 1, author="ann")
+    assert value(plugin, "luks/vm/root") == secret
+    first, _, again = plugin.history(path)
+    assert (again.meta["escrow"], again.meta["generated"]) == (first.meta["escrow"], "48 raw")
+    assert plugin.generate(path, None, author="ann", rotate=True) == 4
+    assert len(value(plugin, "luks/vm/root")) == 48
 
 
 VAULT = {"prefix": "luks/", "type": "vault", "url": "https://v.example", "token_file": "t"}
