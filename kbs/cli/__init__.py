@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     ),
     "endorsements": ("endorsements:endorsements_group", "Vendor collateral: list, prefetch, export, import."),
     "vectors": ("vectors:vectors_command", "Run every case file of FOLDER, each by its own `tee` member."),
+    "k8s": ("k8s:k8s_group", "Kubernetes: controller, webhook, manifests."),
     "opa": ("opa:opa_group", "Get opa, which compiles your own policies."),
 }
 """Name → where the command is, and its short help, which is here so that nothing is imported to show it."""

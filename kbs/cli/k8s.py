@@ -1,0 +1,39 @@
+"""`kbs k8s`: what runs in clusters, and what prepares manifests for them. Each command is loaded when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+_COMMANDS: Final[dict[str, tuple[str, str]]] = {}
+"""Name → where the command is, below `kbs.cli`, and its short help."""
+
+
+class _Lazy(click.Group):
+    """Commands by name, loaded on use: the client of Kubernetes takes a second to import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"kbs.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        rows = [(name, short) for name, (_, short) in _COMMANDS.items()]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+@click.group("k8s", cls=_Lazy)
+def k8s_group() -> None:
+    """Kubernetes: controller, webhook, manifests."""
