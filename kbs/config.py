@@ -1,7 +1,8 @@
 """Every setting, typed and frozen. Nobody else reads files or the environment for settings.
 
-Order: defaults here, then `kbs.toml` in the data directory, then `KBS__SECTION__KEY` variables. Every problem is
-reported at once and unknown keys are refused. Secrets are given as files. Components receive their own section.
+Order: defaults here, then `kbs.toml` in the data directory (or the file that the variable `KBS_CONFIG` names), then
+`KBS__SECTION__KEY` variables. Every problem is reported at once and unknown keys are refused. Secrets are given as
+files. Components receive their own section.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kbs.errors import ConfigInvalid
 
 _T = TypeVar("_T")
 _PREFIX = "KBS__"
+_FILE = "KBS_CONFIG"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")  # as in kbs.protocol.resource_path
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -271,25 +273,34 @@ class Settings:
         return tuple(found)
 
 
-def load(data: Path, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read `data/kbs.toml` and the environment.
+def load(data: Path, environment: Mapping[str, str] | None = None, *, file: Path | None = None) -> Settings:
+    """Read the settings file and the environment.
 
     Args:
         data: the data directory; relative paths in the settings are resolved against it.
         environment: variables to read in place of the process's own (tests).
+        file: the settings; None: what `KBS_CONFIG` names, else `data/kbs.toml`. It is only read and may be a link, as
+            in the volumes that Kubernetes makes of ConfigMaps.
 
     Raises:
         ConfigInvalid: file missing or not TOML, unknown keys, wrong types, settings that contradict each other; the
             text lists every problem.
     """
-    path = data / "kbs.toml"
+    if environment is None:
+        environment = os.environ
+    if file is None and environment.get(_FILE):
+        file = Path(environment[_FILE])
+    path = file or data / "kbs.toml"
     try:
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigInvalid(f"{path} does not exist; make a data directory with: kbs init {data}") from None
+        advice = "" if file else f"; make a data directory with: kbs init {data}"
+        raise ConfigInvalid(f"{path} does not exist{advice}") from None
+    except OSError as err:
+        raise ConfigInvalid(f"{path}: {err.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigInvalid(f"{path} is not TOML: {err}") from None
-    _overlay(document, os.environ if environment is None else environment)
+    _overlay(document, environment)
     return parse(document)
 
 

@@ -25,7 +25,7 @@ from kbs.admin.admin_tokens import AdminTokenMint, AdminTokenSettings
 from kbs.admin.authorization import Roles
 from kbs.errors import ConfigInvalid
 from kbs.storage.private_files import make_private_directory
-from kbs.tokens.keys import generate_admin_key, generate_token_key, write_private_file
+from kbs.tokens.keys import SigningKey, generate_admin_key, generate_token_key, write_private_file
 
 _DAY = timedelta(days=1)
 _CA_LIFE = 3650 * _DAY
@@ -70,20 +70,46 @@ def make(
         raise ConfigInvalid(f"{data} {what}; nothing was changed")
     for folder in (data, data / "keys", data / "store", data / "audit", data / "tls"):
         make_private_directory(folder)
-    keys = data / "keys"
-    write_private_file(keys / "sealing.key", secrets.token_bytes(32))
-    write_private_file(keys / "session.key", secrets.token_bytes(32))
-    generate_token_key(keys / "token.pem")
-    generate_admin_key(keys / "audit.pem")
-    admin_key = generate_admin_key(keys / "admin.pem")
+    admin_key = _make_keys(data / "keys")
     _make_tls(data / "tls", names, now)
-    token = AdminTokenMint(admin_key, AdminTokenSettings(), Roles(), lambda: now).mint("admin", "admin", token_lifetime)
-    write_private_file(data / "admin-token", token.text.encode() + b"\n")
+    _make_token(data / "admin-token", admin_key, token_lifetime, now)
     settings = _settings_text(
         tees, insecure_sample=insecure_sample, insecure_http=insecure_http, insecure_test_root=insecure_test_root
     )
     write_private_file(data / "kbs.toml", settings.encode())
     return Made(data, None if insecure_http else data / "tls/ca.pem", data / "admin-token", data / "kbs.toml")
+
+
+def make_keys(folder: Path, *, token_lifetime: timedelta, now: datetime) -> Path:
+    """Fill an empty or missing directory with the five key files, named as in the settings' defaults, and a token.
+
+    For brokers that share their keys and have none of their own: replicas, whose keys are mounted read-only from one
+    place. Returns the file of the admin token.
+
+    Raises:
+        ConfigInvalid: the directory is not empty.
+        OSError: it cannot be written.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigInvalid(f"{folder} is not empty; nothing was changed")
+    make_private_directory(folder)
+    token = folder / "admin-token"
+    _make_token(token, _make_keys(folder), token_lifetime, now)
+    return token
+
+
+def _make_keys(folder: Path) -> SigningKey:
+    """The keys of a broker; returns that of admin tokens."""
+    write_private_file(folder / "sealing.key", secrets.token_bytes(32))
+    write_private_file(folder / "session.key", secrets.token_bytes(32))
+    generate_token_key(folder / "token.pem")
+    generate_admin_key(folder / "audit.pem")
+    return generate_admin_key(folder / "admin.pem")
+
+
+def _make_token(path: Path, key: SigningKey, lifetime: timedelta, now: datetime) -> None:
+    token = AdminTokenMint(key, AdminTokenSettings(), Roles(), lambda: now).mint("admin", "admin", lifetime)
+    write_private_file(path, token.text.encode() + b"\n")
 
 
 def _settings_text(

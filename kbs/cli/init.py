@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from kbs.admin.data_directory import make
+from kbs.admin.data_directory import make, make_keys
 from kbs.cli.output import console, print_json
 from kbs.cli.test_root import NAME, make_test_root, playable
 from kbs.clock import system_clock
+
+_TOKEN_LIFE = timedelta(hours=24)
 
 
 @click.command("init", short_help="Make a data directory: settings, keys, TLS, an admin token.")
@@ -27,6 +29,7 @@ from kbs.clock import system_clock
 @click.option(
     "--name", "names", multiple=True, help="Further host name or address for the TLS certificate; repeatable."
 )
+@click.option("--keys-only", is_flag=True, help="Only the key files and an admin token, for replicas that share them.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def init_command(
     directory: Path,
@@ -35,12 +38,16 @@ def init_command(
     insecure_http: bool,
     tees: tuple[str, ...],
     names: tuple[str, ...],
+    keys_only: bool,
     as_json: bool,
 ) -> None:
     """Make a data directory: settings, keys, TLS material and an admin token for 24 hours.
 
     Nothing that exists is overwritten.
     """
+    if keys_only:
+        _keys_only(directory, as_json=as_json)
+        return
     players = playable(tees) if insecure_test_root else ()
     made = make(
         directory,
@@ -49,7 +56,7 @@ def init_command(
         insecure_sample=insecure_sample,
         insecure_test_root=Path(NAME) if insecure_test_root else None,
         insecure_http=insecure_http,
-        token_lifetime=timedelta(hours=24),
+        token_lifetime=_TOKEN_LIFE,
         now=system_clock(),
     )
     make_test_root(directory, players, system_clock())
@@ -78,3 +85,14 @@ def init_command(
     if insecure_http:
         out.print("[bold yellow]  insecure: plain HTTP[/]")
     out.print(f"[dim]next:[/] kbs serve --data {escape(str(made.data))}")
+
+
+def _keys_only(directory: Path, *, as_json: bool) -> None:
+    token = make_keys(directory, token_lifetime=_TOKEN_LIFE, now=system_clock())
+    if as_json:
+        print_json({"keys": str(directory), "admin_token_file": str(token)})
+        return
+    out = console()
+    out.print(f"[green]made[/] {escape(str(directory))}: sealing.key session.key token.pem admin.pem audit.pem")
+    out.print(f"  admin token  {escape(str(token))} (24 hours; not for the brokers)")
+    out.print("[dim]next:[/] mount the keys read-only where brokers run and name them in \\[keys] (docs/replicas.md)")
