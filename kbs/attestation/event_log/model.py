@@ -84,6 +84,18 @@ class ReplayedLog:
     unlogged: tuple[int, ...]
     secure_boot: bool | None
 
+    def beside(self, other: ReplayedLog) -> ReplayedLog:
+        """Both logs of one quote, this one first. Registers that either explains are explained."""
+        found = {register.index: register for register in (*self.registers, *other.registers)}
+        return ReplayedLog(
+            claims=[*self.claims, *other.claims],
+            unverified=[*self.unverified, *other.unverified],
+            runtime_events=(*self.runtime_events, *other.runtime_events),
+            registers=tuple(found[index] for index in sorted(found)),
+            unlogged=tuple(index for index in sorted({*self.unlogged, *other.unlogged}) if index not in found),
+            secure_boot=self.secure_boot,
+        )
+
     def as_claims(self) -> Mapping[str, Json]:
         """Members for a claim set. `uefi_event_logs_unverified` is there only when there are such entries."""
         claims: dict[str, Json] = {

@@ -29,11 +29,15 @@ _FORM: Final = 2600  # octets of an HCL report, zeros at its end
 
 
 class SoftwareVtpm:
-    """One VM's vTPM and what its paravisor says about it."""
+    """One VM's vTPM and what its paravisor says about it.
+
+    extended: values of PCRs that were extended at run time, in place of what the boot left there.
+    """
 
     def __init__(self, root: TestRoot) -> None:
         self.ak = root.rsa("azure-ak")
         self.ek = root.rsa("azure-ek")
+        self.extended: dict[int, bytes] = {}
 
     def runtime_data(
         self,
@@ -75,7 +79,8 @@ class SoftwareVtpm:
         """Values of PCR 0 to 23 after a boot: 8 extended with the init data, the resettable ones as they start."""
         values = [hashlib.sha256(b"measured into PCR %d" % index).digest() for index in range(16)]
         extended = hashlib.sha256(bytes(32) + init_data).digest() if init_data is not None else bytes(32)
-        return [*values[:8], extended, *values[9:], bytes(32), *[b"\xff" * 32] * 6, bytes(32)]
+        booted = [*values[:8], extended, *values[9:], bytes(32), *[b"\xff" * 32] * 6, bytes(32)]
+        return [self.extended.get(index, value) for index, value in enumerate(booted)]
 
     def quote(
         self,

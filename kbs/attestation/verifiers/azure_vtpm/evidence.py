@@ -1,7 +1,8 @@
 """What a guest on Azure sends: a vTPM quote, the HCL report, and what stands behind its hardware report.
 
 Three forms: version 0 says no version and spells octets as numbers, 1 and 2 say it and spell them in hex and base64url.
-Members that are not used are ignored, so newer guests keep working.
+Members that are not used are ignored, so newer guests keep working. Each form may carry `cc_eventlog`, the log of
+runtime events that the attestation agent keeps (base64; guest-components 5.6).
 
 Source: verifiers 5.1.
 """
@@ -9,11 +10,13 @@ Source: verifiers 5.1.
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kbs.attestation.event_log.model import MAX_SIZE as MAX_LOG
 from kbs.attestation.verifiers.azure_vtpm.hcl import MAX_HCL_REPORT
 from kbs.errors import EvidenceMalformed, EvidenceVersionUnsupported
 
@@ -42,7 +45,8 @@ class TpmQuote:
 class Presented:
     """Evidence of either TEE, spelled out; nothing in it read further.
 
-    version: 0, 1 or 2. vcek: DER or PEM; None when the guest sent none. td_quote: empty for SNP.
+    version: 0, 1 or 2. vcek: DER or PEM; None when the guest sent none. td_quote: empty for SNP. agent_log: None when
+    the guest sent none.
     """
 
     version: int
@@ -50,6 +54,7 @@ class Presented:
     hcl_report: bytes
     vcek: bytes | None = None
     td_quote: bytes = b""
+    agent_log: bytes | None = None
 
 
 def read_snp(body: Any, min_version: int) -> Presented:
@@ -66,7 +71,7 @@ def read_snp(body: Any, min_version: int) -> Presented:
         quote, report = _quote_of_numbers(evidence.get("quote")), _numbers(evidence, "report", MAX_HCL_REPORT)
     else:
         quote, report = _quote_of_hex(evidence.get("tpm_quote")), _base64url(evidence, "hcl_report", MAX_HCL_REPORT)
-    return Presented(version, quote, report, vcek=_vcek(evidence, version))
+    return Presented(version, quote, report, vcek=_vcek(evidence, version), agent_log=_agent_log(evidence))
 
 
 def read_tdx(body: Any, min_version: int) -> Presented:
@@ -80,7 +85,7 @@ def read_tdx(body: Any, min_version: int) -> Presented:
         quote = _quote_of_hex(evidence.get("tpm_quote"))
         report = _base64url(evidence, "hcl_report", MAX_HCL_REPORT)
         td_quote = _base64url(evidence, "td_quote", _MAX_TD_QUOTE)
-    return Presented(version, quote, report, td_quote=td_quote)
+    return Presented(version, quote, report, td_quote=td_quote, agent_log=_agent_log(evidence))
 
 
 def _opened(body: Any, min_version: int) -> tuple[Mapping[str, Any], int]:
@@ -139,6 +144,18 @@ def _vcek(evidence: Mapping[str, Any], version: int) -> bytes | None:
     if not isinstance(value, str) or len(value) > _MAX_CERTIFICATE or not value.isascii():
         raise EvidenceMalformed("vcek is not a PEM text")
     return value.encode("ascii")
+
+
+def _agent_log(evidence: Mapping[str, Any]) -> bytes | None:
+    value = evidence.get("cc_eventlog")
+    if value is None:
+        return None
+    if not isinstance(value, str) or 3 * len(value) > 4 * MAX_LOG + 12:
+        raise EvidenceMalformed("cc_eventlog is not a text of fitting length")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise EvidenceMalformed("cc_eventlog is not base64") from None
 
 
 def _numbers(parent: Mapping[str, Any], name: str, most: int) -> bytes:

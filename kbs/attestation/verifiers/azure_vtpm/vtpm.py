@@ -8,7 +8,10 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from kbs.attestation.event_log import runtime
+from kbs.attestation.event_log.model import ReplayedLog
 from kbs.attestation.model import Binding, Json
 from kbs.attestation.tpm.pcrs import INIT_DATA_PCR, check_init_data, check_pcrs, is_boot_measured
 from kbs.attestation.tpm.quote import Quote, check_nonce, parse_quote
@@ -18,6 +21,8 @@ from kbs.attestation.verifiers.azure_vtpm.evidence import BOUND_VERSION, Present
 from kbs.attestation.verifiers.azure_vtpm.hcl import HclReport, ReportType, check_bound, parse_hcl_report
 from kbs.attestation.verifiers.azure_vtpm.runtime import USER_DATA_SIZE, RuntimeData, parse_runtime_data
 from kbs.errors import BindingMismatch
+
+_BANK: Final = "sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Quoted:
-    """A quote by the vTPM that the runtime data names. As much to be trusted as the hardware report is."""
+    """A quote by the vTPM that the runtime data names. As much to be trusted as the hardware report is.
+
+    log: the attestation agent's, replayed; None: the guest sent none.
+    """
 
     quote: Quote
     pcrs: Mapping[int, bytes]
+    log: ReplayedLog | None
 
 
 def open_hcl_report(presented: Presented, kind: ReportType) -> Opened:
@@ -74,7 +83,9 @@ def verify_vtpm(presented: Presented, opened: Opened, report_data: bytes, bindin
     # 11.
     if binding.init_data is not None:
         check_init_data(pcrs[INIT_DATA_PCR], binding.init_data)
-    return Quoted(quote, pcrs)
+    # Runtime events: not in 5.3; guest-components 5.6.
+    log = None if presented.agent_log is None else runtime.replay(presented.agent_log, pcrs, _BANK)
+    return Quoted(quote, pcrs, log)
 
 
 def _check_user_data(runtime: RuntimeData, quote: Quote) -> None:
@@ -89,7 +100,7 @@ def vtpm_claims(opened: Opened, quoted: Quoted, presented: Presented, binding: B
 
     `report_data` is the quote's nonce and `init_data` PCR 8, both hex. `tpm` holds `pcr00` to `pcr23` (hex) and, in
     `clock`, what tells a reboot or a roll-back. `boot_measured`: see `is_boot_measured`. `secure-boot` is there only if
-    the paravisor says it.
+    the paravisor says it. `runtime_events` and its like are there only if the guest sent the agent's log.
     """
     clock = quoted.quote.clock
     claims: dict[str, Json] = {
@@ -111,4 +122,6 @@ def vtpm_claims(opened: Opened, quoted: Quoted, presented: Presented, binding: B
     }
     if opened.runtime.secure_boot is not None:
         claims["secure-boot"] = opened.runtime.secure_boot
+    if quoted.log is not None:
+        claims |= quoted.log.as_claims()
     return claims

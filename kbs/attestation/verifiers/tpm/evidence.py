@@ -2,9 +2,9 @@
 
 Members: `ak_public` (DER SubjectPublicKeyInfo), `tpm_quote` with `signature` (TPMT_SIGNATURE), `message` (TPMS_ATTEST)
 and `pcrs` (24 texts of 64 hex digits); all but the PCR values in base64. Optional and not sent by upstream's guests:
-`ak_certificate` and `ak_certificate_chain` (DER, the latter a list without the root), `event_log` (TCG2 log) and
-`ima_log` (IMA's measurement list, as text or in binary). Other members are not looked at, so that newer guests keep
-working.
+`ak_certificate` and `ak_certificate_chain` (DER, the latter a list without the root), `event_log` (TCG2 log),
+`cc_eventlog` (the attestation agent's log of runtime events, guest-components 5.6) and `ima_log` (IMA's measurement
+list, as text or in binary). Other members are not looked at, so that newer guests keep working.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Presented:
     values: tuple[bytes, ...]
     chain: tuple[bytes, ...]
     event_log: bytes | None
+    agent_log: bytes | None
     ima_log: bytes | None
 
 
@@ -64,6 +65,7 @@ def read(body: Json) -> Presented:
         values=_values(quote.get("pcrs")),
         chain=_chain(evidence.get("ak_certificate"), evidence.get("ak_certificate_chain")),
         event_log=_log(evidence, "event_log"),
+        agent_log=_log(evidence, "cc_eventlog"),
         ima_log=_log(evidence, "ima_log"),
     )
 

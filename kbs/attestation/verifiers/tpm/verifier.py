@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from kbs.attestation.event_log import ima, tcg
+from kbs.attestation.event_log import ima, runtime, tcg
+from kbs.attestation.event_log.model import ReplayedLog
 from kbs.attestation.model import Binding, EndorsementNeed, Endorsements, Evidence, Json, VerifiedClaims
 from kbs.attestation.tpm.pcrs import INIT_DATA_PCR, check_init_data, check_pcrs
 from kbs.attestation.tpm.quote import Quote, check_nonce
 from kbs.attestation.tpm.signature import verify_signature
 from kbs.attestation.verifiers.tpm.anchors import TpmAnchors
 from kbs.attestation.verifiers.tpm.claims import claims_of
-from kbs.attestation.verifiers.tpm.evidence import read
+from kbs.attestation.verifiers.tpm.evidence import Presented, read
 from kbs.attestation.verifiers.tpm.trust import TrustedKey, TrustInKeys
 from kbs.errors import BindingMismatch
 from kbs.protocol.tee import Tee
@@ -62,8 +63,8 @@ class TpmVerifier:
         # 5, 6 and 8 are claims: a policy decides.
         claims = claims_of(presented, pcrs, signer)
         # 7. Firmware's PCRs must all be in the log; those of the operating system may be without.
-        if presented.event_log is not None:
-            claims |= tcg.replay(presented.event_log, pcrs, BANK).as_claims()
+        if (log := _log(presented, pcrs)) is not None:
+            claims |= log.as_claims()
         if presented.ima_log is not None:
             claims |= ima.replay(presented.ima_log, pcrs[ima.IMA_PCR], BANK).as_claims()
         claims |= self._revocation(signer)
@@ -82,6 +83,13 @@ class TpmVerifier:
         if self._waive_revocation:
             return {"revocation": "not_checked", "revocation_waived": True}
         return {"revocation": "not_checked"}
+
+
+def _log(presented: Presented, pcrs: Mapping[int, bytes]) -> ReplayedLog | None:
+    """Firmware's log, the attestation agent's, or both."""
+    boot = None if presented.event_log is None else tcg.replay(presented.event_log, pcrs, BANK)
+    agents = None if presented.agent_log is None else runtime.replay(presented.agent_log, pcrs, BANK)
+    return boot.beside(agents) if boot and agents else boot or agents
 
 
 def _check_binding(quote: Quote, init_data_pcr: bytes, binding: Binding) -> None:
