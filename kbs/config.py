@@ -292,14 +292,27 @@ def load(data: Path, environment: Mapping[str, str] | None = None, *, file: Path
         file = Path(environment[_FILE])
     path = file or data / "kbs.toml"
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         advice = "" if file else f"; make a data directory with: kbs init {data}"
         raise ConfigInvalid(f"{path} does not exist{advice}") from None
     except OSError as err:
         raise ConfigInvalid(f"{path}: {err.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except UnicodeDecodeError as err:
         raise ConfigInvalid(f"{path} is not TOML: {err}") from None
+    return read(text, environment, name=str(path))
+
+
+def read(text: str, environment: Mapping[str, str], *, name: str) -> Settings:
+    """The same from the text of a settings file, which errors call `name`.
+
+    Raises:
+        ConfigInvalid: as for `load`.
+    """
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise ConfigInvalid(f"{name} is not TOML: {err}") from None
     _overlay(document, environment)
     return parse(document)
 
