@@ -1,4 +1,4 @@
-"""What is found in a Pod: every finding has a name that scripts may rely on, and the name decides whether it refuses."""
+"""What is found in a Pod: every finding has a name that scripts may rely on, and the name decides what it does."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ FINDINGS: Final[Mapping[str, tuple[Effect, str]]] = {
     "proc-mount": (_R, "take out procMount: its default hides what others need not see"),
     "profile-ambiguous": (_R, "make a profile of this name in the namespace of the Pod; it goes before others"),
     "profile-broken": (_R, "make the copy anew: kbs k8s wire --profile NAME --namespace NAMESPACE"),
-    "profile-not-ready": (_R, "kubectl describe workloadprofile NAME says what is missing; Pods come up once it is Ready"),
+    "profile-not-ready": (
+        _R,
+        "kubectl describe workloadprofile NAME says what is missing; Pods come up once it is Ready",
+    ),
     "profile-not-registered": (
         _R,
         "kubectl describe workloadprofile NAME says why the broker does not know the digest; guests would be denied",
@@ -83,7 +86,7 @@ FINDINGS: Final[Mapping[str, tuple[Effect, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to look at. where: a place in the Pod such as `spec.hostNetwork`. text: what was seen; safe to print."""
+    """One thing to look at. where: a place such as `spec.hostNetwork`. text: what was seen; safe to print."""
 
     name: str
     where: str

@@ -70,6 +70,7 @@ def read_pod(raw: Json) -> Pod:
     if not any(each.kind == "containers" for each in containers):
         raise MalformedMessage("spec.containers is missing or empty")
     mapping(spec.get("securityContext"), "spec.securityContext")
+    objects(spec.get("imagePullSecrets"), "spec.imagePullSecrets")
     return Pod(
         raw=pod,
         name=text(metadata.get("name") or metadata.get("generateName"), "metadata.name"),
