@@ -180,8 +180,11 @@ class ResourceSettings:
 class StorageSettings:
     """Where rules and resources are kept."""
 
-    kind: Literal["sqlite", "memory"] = "sqlite"
+    kind: Literal["sqlite", "postgres", "memory"] = "sqlite"
     path: Path = Path("store")
+    dsn_file: Path | None = None  # postgres: file with one libpq URI, password and all
+    connections: int = 4  # postgres: the most that are open at a time, per worker
+    insecure_transport: bool = False  # postgres: go on without `sslmode=verify-full` to another machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +271,8 @@ class Settings:
             found.append("attestation.insecure_sample")
         if self.attestation.insecure_test_root is not None:
             found.append("attestation.insecure_test_root")
+        if self.storage.insecure_transport:
+            found.append("storage.insecure_transport")
         if self.admin.mode == "insecure-allow-all":
             found.append("admin.mode=insecure-allow-all")
         return tuple(found)
@@ -383,6 +388,7 @@ def check(settings: Settings) -> None:
             problems.append("admin.identity_providers: each needs public_key or jwk_set")
     problems += _policy_problems(settings.policy)
     problems += _reference_problems(settings.references)
+    problems += _storage_problems(settings.storage)
     if problems:
         raise ConfigInvalid("settings: " + "; ".join(problems))
 
@@ -457,6 +463,16 @@ def _reference_problems(references: ReferenceSettings) -> list[str]:
     if references.poll_seconds < 0.05 or references.max_age_seconds < 2 * references.poll_seconds:
         problems.append("references.poll_seconds is at least 0.05, references.max_age_seconds twice as much")
     return problems
+
+
+def _storage_problems(storage: StorageSettings) -> list[str]:
+    if storage.kind == "postgres":
+        problems = [] if storage.dsn_file is not None else ["storage.kind = postgres needs storage.dsn_file"]
+        if not 1 <= storage.connections <= 64:
+            problems.append("storage.connections is 1 to 64")
+        return problems
+    named = {"storage.dsn_file": storage.dsn_file, "storage.insecure_transport": storage.insecure_transport}
+    return [f"{name} is for storage.kind = postgres" for name, value in named.items() if value]
 
 
 def _bound_problems(settings: Settings) -> list[str]:
