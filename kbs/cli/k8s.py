@@ -7,7 +7,10 @@ from typing import Final
 
 import click
 
-_COMMANDS: Final[dict[str, tuple[str, str]]] = {}
+_COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "keys": ("k8s_keys:keys_command", "New keys, TLS and an admin token, as Secrets for `kubectl create`."),
+    "lint": ("k8s_lint:lint_command", "Look for what is unsafe in rendered manifests."),
+}
 """Name → where the command is, below `kbs.cli`, and its short help."""
 
 
