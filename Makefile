@@ -10,7 +10,7 @@ FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `ma
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm openbao lock fuzz clean
+.PHONY: help demo test test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm openbao lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ demo: $(READY)  ## show the product doing its job, in under a minute once instal
 
 test: $(READY)  ## run the tests; ends by naming what it could not run
 	@$(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 8 --dist worksteal
+
+test-k8s: k8s-tools  ## run the tests on a real Kubernetes API server
+	@$(BIN)/python -m pytest -q tests/k8s
 
 mutations: $(READY)  ## damage the evidence of every TEE in 20000 ways each; SEED=number
 	@KBS_MUTATIONS=20000 KBS_MUTATIONS_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -q tests/attacks/test_evidence_mutations.py
@@ -65,6 +68,9 @@ opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw
 
 proto: $(READY)  ## generate the gRPC stubs in every proto folder anew
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. rvps/proto/*.proto kbs/images/proto/*.proto kbs/plugins/*/proto/*.proto
+
+k8s-tools: $(READY)  ## build Kubernetes' control plane for the tests, get kubectl and helm: into ~/.cache/kbs-tests
+	@$(BIN)/python -m tests.k8s.binaries
 
 swtpm:  ## install swtpm from the distribution (root or sudo): a real TPM for the tests
 	@.ci/swtpm
