@@ -37,8 +37,8 @@ def _label(context: click.Context, parameter: click.Parameter, value: str) -> st
 @click.option(
     "--token-lifetime",
     type=Duration(),
-    default=timedelta(hours=24),
-    show_default="24h",
+    default="24h",
+    show_default=True,
     help="Of the admin token, such as 1h or 7d.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this new file, mode 0600.")
@@ -79,5 +79,16 @@ def keys_command(
 def _text(manifests: list[dict[str, Any]], *, as_json: bool) -> str:
     if as_json:
         return json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}, indent=2) + "\n"
-    text: str = yaml.safe_dump_all(manifests, explicit_start=True, sort_keys=False)
+    text: str = yaml.dump_all(manifests, Dumper=_Dumper, explicit_start=True, sort_keys=False)
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Certificates as the lines that they are."""
+
+
+def _lines(dumper: _Dumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _lines)

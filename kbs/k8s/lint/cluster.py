@@ -9,6 +9,7 @@ from kbs.k8s.lint.model import Finding, Rendered, error, warning
 from kbs.k8s.lint.objects import members, namespace, place, pods, selects, table, values
 
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
+_PODS: Final = frozenset({"pods", "pods/ephemeralcontainers", "pods/*", "*", "*/*"})
 _READS: Final = frozenset({"get", "list", "watch"})
 _ESCALATES: Final = frozenset({"escalate", "bind", "impersonate"})
 
@@ -43,7 +44,8 @@ def webhooks(rendered: Rendered) -> Iterator[Finding]:
     for document in rendered.of("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
         for hook in members(document, "webhooks"):
             where = f"{place(document)} {hook.get('name')}"
-            if hook.get("failurePolicy", "Fail") != "Fail" and not str(hook.get("name", "")).startswith("warn"):
+            asked_of = {str(each) for rule in members(hook, "rules") for each in values(rule, "resources")}
+            if hook.get("failurePolicy", "Fail") != "Fail" and asked_of & _PODS:
                 text = "while it does not answer, Pods start as they are"
                 yield error("webhook-fails-open", where, text, "failurePolicy: Fail")
             if hook.get("sideEffects") not in ("None", "NoneOnDryRun"):
