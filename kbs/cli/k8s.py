@@ -10,6 +10,7 @@ import click
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("k8s_keys:keys_command", "New keys, TLS and an admin token, as Secrets for `kubectl create`."),
     "lint": ("k8s_lint:lint_command", "Look for what is unsafe in rendered manifests."),
+    "webhook": ("k8s_webhook:webhook_command", "Wire labelled Pods, and refuse what cannot be confidential."),
 }
 """Name → where the command is, below `kbs.cli`, and its short help."""
 

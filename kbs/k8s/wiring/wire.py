@@ -62,12 +62,14 @@ def wire(raw: Json, profile: Profile) -> Wiring:
     return Wiring(() if bad else tuple(draft.patch), bad, warnings(found))
 
 
-def unwired(raw: Json, profile: Profile) -> tuple[Finding, ...]:
-    """Why a Pod that all mutating webhooks are done with is not what its profile says; empty for a good one."""
-    made = wire(raw, profile)
-    if made.refusals:
-        return made.refusals
-    return tuple(Finding("not-wired", "Pod", f"{each.path} is missing or was changed") for each in made.patch)
+def unwired(made: Wiring) -> tuple[Finding, ...]:
+    """Why a Pod that all mutating webhooks are done with is not what its profile says; empty for a good one.
+
+    Args:
+        made: what `wire` says of it.
+    """
+    missing = tuple(Finding("not-wired", "Pod", f"{each.path} is missing or was changed") for each in made.patch)
+    return made.refusals or missing
 
 
 class _Draft:
