@@ -6,7 +6,7 @@
 
     — <key name> <base64 of key id (4 octets) and signature (64)>
 
-The key name is the origin. Extension lines are accepted when reading and never written.
+The key name is the origin. Extension lines may follow the root; a log of files writes none.
 """
 
 from __future__ import annotations
@@ -38,15 +38,20 @@ class CheckpointInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a head says: the log `origin` had `size` lines whose Merkle tree hash is `root` (32 octets)."""
+    """What a head says: the log `origin` had `size` lines whose Merkle tree hash is `root` (32 octets).
+
+    extensions: further signed lines, neither empty nor with control characters.
+    """
 
     origin: str
     size: int
     root: bytes
+    extensions: tuple[str, ...] = ()
 
     def text(self) -> bytes:
         """The signed part of the note, its last newline included."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode('ascii')}\n".encode()
+        root = base64.b64encode(self.root).decode("ascii")
+        return "".join(f"{line}\n" for line in (self.origin, self.size, root, *self.extensions)).encode()
 
 
 class HeadSigner:
@@ -61,9 +66,9 @@ class HeadSigner:
         self._key = key
         self._id = key_id(origin, self.public_key)
 
-    def sign(self, size: int, root: bytes) -> bytes:
+    def sign(self, size: int, root: bytes, extensions: tuple[str, ...] = ()) -> bytes:
         """The whole note for this size and root."""
-        text = Checkpoint(self.origin, size, root).text()
+        text = Checkpoint(self.origin, size, root, extensions).text()
         signature = base64.b64encode(self._id + self._key.sign(text))
         return text + b"\n" + f"\u2014 {self.origin} ".encode() + signature + b"\n"
 
@@ -125,7 +130,8 @@ def _split(note: bytes) -> tuple[Checkpoint, bytes, list[tuple[str, bytes]]]:
     root = _decode(lines[2])
     if not _SIZE.fullmatch(lines[1]) or root is None or len(root) != HASH_SIZE:
         raise CheckpointInvalid("its size or root does not parse")
-    return Checkpoint(lines[0], int(lines[1]), root), text + b"\n", [_signature(line) for line in signatures[:-1]]
+    head = Checkpoint(lines[0], int(lines[1]), root, tuple(lines[3:]))
+    return head, text + b"\n", [_signature(line) for line in signatures[:-1]]
 
 
 def _signature(line: str) -> tuple[str, bytes]:

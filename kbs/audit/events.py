@@ -70,6 +70,16 @@ class LogRepaired(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogAccepted(Event):
+    """An operator accepted a shared log that brokers had refused, because it was not what their heads vouch for."""
+
+    kind = "audit.accepted"
+    actor: str
+    doubt: str  # why it was refused
+    generation: int  # the new one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceAccepted(Event):
     """Evidence was authentic; the appraisal says what policy made of it."""
 

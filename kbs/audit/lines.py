@@ -137,14 +137,23 @@ def records(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
     """
     for index, line in enumerate(_lines_now(path)):
         if index >= start:
-            yield _record(line)
+            yield record(line)
 
 
 def find(path: Path, decision: str) -> list[dict[str, Any]]:
     """All records of one decision, oldest first; raises as `records`."""
-    needle = b'"decision":' + _json(decision)
-    found = (_record(line) for line in _lines_now(path) if needle in line)
-    return [record for record in found if record.get("decision") == decision]
+    found = (record(line) for line in _lines_now(path) if is_of(line, decision))
+    return [each for each in found if each.get("decision") == decision]
+
+
+def is_of(line: bytes, decision: str) -> bool:
+    """Whether a line can be of this decision; a text inside another member may look the same."""
+    return b'"decision":' + _json(decision) in line
+
+
+def is_kind(line: bytes, kind: str) -> bool:
+    """Whether a line is of this kind, which stands right after number and time."""
+    return line.find(b',"kind":' + _json(kind) + b",", 0, _ENVELOPE_SIZE) > 0
 
 
 def _lines_now(path: Path) -> Iterator[bytes]:
@@ -155,8 +164,9 @@ def _lines_now(path: Path) -> Iterator[bytes]:
         os.close(descriptor)
 
 
-def _record(line: bytes) -> dict[str, Any]:
-    record = json.loads(line)
-    if not isinstance(record, dict):
+def record(line: bytes) -> dict[str, Any]:
+    """One line as an object; raises ValueError if it is none."""
+    found = json.loads(line)
+    if not isinstance(found, dict):
         raise ValueError("a line of the audit log is no object")
-    return record
+    return found

@@ -91,7 +91,7 @@ class _File:
 
 
 class AuditLog:
-    """Appends events. Safe from several threads and processes, also across a fork."""
+    """`kbs.audit.model.Log` in files. Safe from several threads and processes, also across a fork."""
 
     def __init__(
         self,
@@ -236,6 +236,22 @@ class AuditLog:
         if not defer_head:
             self._write_head(self._tail)
 
+    def check(self) -> None:
+        """Whether the next record is likely to be taken; writes nothing.
+
+        Raises:
+            AuditUnavailable: closed, the files are gone or others stand in their places, or their disks are full.
+        """
+        if self._file.descriptor < 0:
+            raise _unavailable(f"{self._path}: was closed")
+        try:
+            for file in (self._file, self._head):
+                file.size()
+                if not os.statvfs(file.path).f_bavail:
+                    raise _unavailable(f"{file.path}: the disk is full")
+        except OSError as err:
+            raise _unavailable(f"{self._path}: {err}") from err
+
     def write_head(self) -> None:
         """Sign what appends left unsigned; nothing to do otherwise.
 
@@ -255,6 +271,9 @@ class AuditLog:
                     fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
             except OSError as err:
                 raise _unavailable(f"{self._path}: {err}") from err
+
+    def look(self) -> None:
+        """Nothing to do: each append reads what others wrote before it."""
 
     def _catch_up(self, tail: _Tail, size: int) -> _Tail:
         """Follow the lines that other processes appended."""

@@ -35,6 +35,24 @@ class Frontier:
         for leaf in leaves:
             self.append(leaf)
 
+    @classmethod
+    def restore(cls, size: int, roots: bytes) -> Frontier:
+        """The tree of which `roots` is what `kept` gave; whoever kept it may have changed it: check its root.
+
+        Raises:
+            ValueError: a tree of this size has another number of complete subtrees.
+        """
+        if len(roots) != HASH_SIZE * size.bit_count():
+            raise ValueError("the roots are not those of a tree of this size")
+        found = cls()
+        found.size = size
+        found._roots = [roots[at : at + HASH_SIZE] for at in range(0, len(roots), HASH_SIZE)]
+        return found
+
+    def kept(self) -> bytes:
+        """The roots of the complete subtrees, largest first, 32 octets each."""
+        return b"".join(self._roots)
+
     def append(self, leaf: bytes) -> None:
         """Add a leaf (not hashed yet)."""
         carried = leaf_hash(leaf)

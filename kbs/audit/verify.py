@@ -1,4 +1,6 @@
-"""Offline verification of an audit log: needs the files and the public key, and says which line is wrong, and how.
+"""Verification of an audit log: needs its lines, heads and public key, and says which line is wrong, and how.
+
+`verify` does it on files; `kbs.audit.postgres_verify` on a database.
 
 What it cannot say: a log and a head that were both taken back to an earlier state verify. That takes an older head
 from a backup, or one that left the machine; see `older_head`.
@@ -10,8 +12,9 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -67,13 +70,17 @@ class _Line:
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
-    """One pass over the file: number of lines, roots at the asked sizes, the first break of the chain."""
+class Walk:
+    """One pass over the lines: their number and octets, roots at the asked sizes, the first break of the chain."""
 
     lines: int
     end: int
-    roots: dict[int, bytes]
+    roots: Mapping[int, bytes]
     fault: Problem | None
+
+    def problems(self, heads: Mapping[str, Checkpoint | None]) -> list[Problem]:
+        """What is wrong with the chain; if it is whole, with the heads, by name: the signed head, older ones."""
+        return [self.fault] if self.fault is not None else _against(heads, self)
 
 
 def verify(
@@ -106,27 +113,27 @@ def verify(
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # append-only: what is there now stays as it is after the unlock
         size = os.fstat(descriptor).st_size
-        head = _head(head_path, (public_key, *retired), origin, problems)
+        head = read_head_file(head_path, (public_key, *retired), origin, problems)
         fcntl.flock(descriptor, fcntl.LOCK_UN)
-        older = _head(older_head, (public_key, *retired), origin, problems) if older_head else None
-        marks = {known.size for known in (head, older) if known is not None}
-        walk = _walk(descriptor, size, marks)
+        older = read_head_file(older_head, (public_key, *retired), origin, problems) if older_head else None
+        walked = walk(
+            lambda start: islice(complete_lines(descriptor, 0, size), start, None),
+            {known.size for known in (head, older) if known is not None},
+        )
     except OSError as err:
         problems.append(Problem(None, "unreadable", f"{log_path}: {err.strerror}"))
         return VerificationReport(False, 0, None, tuple(problems), ())
     finally:
         os.close(descriptor)
-    if walk.fault is not None:
-        problems.append(walk.fault)
-    else:
-        problems += _against(head, older, walk)
-    notes = _notes(head, walk, size)
-    return VerificationReport(not problems, walk.lines, head.size if head else None, tuple(problems), notes)
+    problems += walked.problems({"older head": older, "signed head": head})
+    notes = _notes(head, walked, size)
+    return VerificationReport(not problems, walked.lines, head.size if head else None, tuple(problems), notes)
 
 
-def _head(
+def read_head_file(
     path: Path, keys: Sequence[Ed25519PublicKey], origin: str | None, problems: list[Problem]
 ) -> Checkpoint | None:
+    """The head in a file; None, and one problem more, if there is none to be trusted."""
     try:
         with path.open("rb") as file:
             return read_head(file.read(MAX_NOTE + 1), keys, origin)
@@ -139,24 +146,29 @@ def _head(
     return None
 
 
-def _walk(descriptor: int, size: int, marks: set[int]) -> _Walk:
+def walk(read: Callable[[int], Iterator[bytes]], marks: Set[int]) -> Walk:
+    """Follow the chain.
+
+    Args:
+        read: the lines from an index on, counted from 0; asked again from further down once something is wrong.
+        marks: sizes whose roots are wanted.
+    """
     tree = Frontier()
     roots = {0: EMPTY_ROOT}
     fault: Problem | None = None
     end = 0
     before, last = NO_PREV, NO_PREV  # digests of the two lines before this one
-    for raw in complete_lines(descriptor, 0, size):
+    for raw in read(0):
         if fault is None:
             line = _read(raw)
             if line.n != tree.size or line.prev != last:
-                later = (_read(text) for text in complete_lines(descriptor, end + len(raw) + 1, size))
-                fault = _name(tree.size, line, last, before, later)
+                fault = _name(tree.size, line, last, before, map(_read, read(tree.size + 1)))
             before, last = last, line.digest
         tree.append(raw)
         end += len(raw) + 1
         if tree.size in marks:
             roots[tree.size] = tree.root()
-    return _Walk(tree.size, end, roots, fault)
+    return Walk(tree.size, end, roots, fault)
 
 
 def _read(raw: bytes) -> _Line:
@@ -203,21 +215,22 @@ def _name(index: int, line: _Line, last: str, before: str, later: Iterator[_Line
     return Problem(index, "edited", f"line {index} was edited: the next line carries another digest of it")
 
 
-def _against(head: Checkpoint | None, older: Checkpoint | None, walk: _Walk) -> list[Problem]:
+def _against(heads: Mapping[str, Checkpoint | None], walk: Walk) -> list[Problem]:
     """Compare heads with a log whose chain is whole."""
     problems: list[Problem] = []
-    if head is not None and older is not None and head.size < older.size:
-        problems.append(
-            Problem(None, "head_rolled_back", f"the head vouches for {head.size} lines, the older one for {older.size}")
-        )
-    for known, name in ((older, "older head"), (head, "signed head")):
+    signed = heads["signed head"]
+    for name, known in heads.items():
+        if signed is not None and known is not None and signed.size < known.size:
+            text = f"the head vouches for {signed.size} lines, the {name.rpartition(' ')[0]} one for {known.size}"
+            problems.append(Problem(None, "head_rolled_back", text))
+    for name, known in heads.items():
         if known is None:
             continue
         if known.size > walk.lines:
             text = f"the end is missing from line {walk.lines + 1} on: the {name} vouches for {known.size} lines"
             problems.append(Problem(walk.lines + 1, "cut", text))
         elif walk.roots[known.size] != known.root:
-            if known is head and known.size == walk.lines:
+            if known is signed and known.size == walk.lines:
                 text = f"line {known.size} was edited, or lines up to it were written anew: not what the {name} signed"
             else:
                 text = f"one of the first {known.size} lines was changed and the chain after it made anew"
@@ -225,7 +238,7 @@ def _against(head: Checkpoint | None, older: Checkpoint | None, walk: _Walk) -> 
     return problems
 
 
-def _notes(head: Checkpoint | None, walk: _Walk, size: int) -> tuple[str, ...]:
+def _notes(head: Checkpoint | None, walk: Walk, size: int) -> tuple[str, ...]:
     notes = []
     if walk.end < size:
         notes.append(f"{size - walk.end} octets of half a line at the end, left by a crash; the next append repairs it")
