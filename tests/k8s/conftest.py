@@ -118,7 +118,7 @@ def _command(program: Path, cluster: Cluster, home: Path) -> Command:
 @pytest.fixture(scope="session")
 def installed_crds(cluster: Cluster, kubectl: Command) -> list[str]:
     """Our custom resource definitions, served; returns their names (`brokerresources.kbs.confidential.dev`)."""
-    applied = kubectl("apply", "--server-side", "-f", CRDS, "-o", "name").stdout.split()
+    applied = kubectl("apply", "--server-side", "-k", CRDS, "-o", "name").stdout.split()
     names = [name.partition("/")[2] for name in applied if name.startswith("customresourcedefinition")]
     for name in names:
         plural, _, group = name.partition(".")
