@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Final, cast
@@ -18,10 +18,15 @@ from kbs.plugins.resource.model import Backend, StoreContext
 _PREFIX: Final = re.compile(
     r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}/){0,2}|(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}/){2}[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}"
 )
-_TYPES: Final = {
+_TYPES: Final[Mapping[str, tuple[str, str | None]]] = {
+    "aws": ("kbs.plugins.resource.backends.aws", "aws"),
+    "azure": ("kbs.plugins.resource.backends.azure", "azure"),
+    "gcp": ("kbs.plugins.resource.backends.gcp", "gcp"),
+    "kubernetes": ("kbs.plugins.resource.backends.kubernetes", None),
+    "pkcs11": ("kbs.plugins.resource.backends.pkcs11", "pkcs11"),
     "vault": ("kbs.plugins.resource.backends.vault", "vault"),
 }
-"""Type → module and the extra of this package that it needs."""
+"""Type → module and the extra of this package that it needs, if any."""
 
 
 def external_stores(
@@ -53,6 +58,7 @@ def _build(kind: object, context: StoreContext) -> Backend:
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as err:
-        missing = f"type {kind} needs {err.name}, which is not installed: pip install 'kbs[{extra}]'"
+        package = "kbs" if extra is None else f"kbs[{extra}]"
+        missing = f"type {kind} needs {err.name}, which is not installed: pip install '{package}'"
         raise ConfigInvalid(f"settings: {context.where}: {missing}") from None
     return cast(Backend, loaded.build(context))
