@@ -12,6 +12,8 @@ from kbs.errors import VersionConflict
 from kbs.secret import Secret
 from kbs.storage.memory import MemoryStore
 from kbs.storage.model import KeyValueStore
+from kbs.storage.postgres.database import Database
+from kbs.storage.postgres.key_value import PostgresStore
 from kbs.storage.sealed import SealedStore, SealingKeys
 from kbs.storage.sqlite import SqliteStore
 
@@ -23,11 +25,18 @@ STORES: dict[str, Callable[[Path], KeyValueStore]] = {
     "sealed-memory": lambda _folder: SealedStore(MemoryStore(), KEYS),
     "sealed-sqlite": lambda folder: SealedStore(SqliteStore(folder / "kv.db"), KEYS),
 }
+IN_POSTGRES: dict[str, Callable[[Database], KeyValueStore]] = {
+    "postgres": PostgresStore,
+    "sealed-postgres": lambda database: SealedStore(PostgresStore(database), KEYS),
+}
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[*STORES, *IN_POSTGRES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyValueStore]:
-    made = STORES[request.param](tmp_path / "store")
+    if request.param in IN_POSTGRES:
+        made = IN_POSTGRES[request.param](request.getfixturevalue("new_database")())
+    else:
+        made = STORES[request.param](tmp_path / "store")
     yield made
     made.close()
 
