@@ -153,9 +153,12 @@ class BrokerAsgi:
                 recorded = True
                 response = await self._gate.release(outcome)
         except KbsError as err:
+            self._metrics.refused(err)
             response = self._dispatcher.problem(err, prepared, recorded=recorded, family=plan.route.family)
         except Exception as err:  # noqa: BLE001 - the wall of this edge: what no other wall caught is our bug
-            response = self._dispatcher.problem(bug(err), prepared, family=plan.route.family)
+            fault = bug(err)
+            self._metrics.refused(fault)
+            response = self._dispatcher.problem(fault, prepared, family=plan.route.family)
         self._metrics.end(start, plan.route, response.status)
         return response
 

@@ -63,15 +63,15 @@ def _answer(
     except KbsError as err:
         return dispatcher.problem(err)
     if not plan.route.template.startswith("/kbs"):
-        return _dispatch(dispatcher, append, plan, target)
+        return _dispatch(dispatcher, append, plan, target, metrics)
     start = metrics.begin()
-    response = _dispatch(dispatcher, append, plan, target)
+    response = _dispatch(dispatcher, append, plan, target, metrics)
     metrics.end(start, plan.route, response.status)
     return response
 
 
 def _dispatch(
-    dispatcher: Dispatcher, append: Callable[[Sequence[Event]], None], plan: Plan, target: str
+    dispatcher: Dispatcher, append: Callable[[Sequence[Event]], None], plan: Plan, target: str, metrics: Metrics
 ) -> HttpResponse:
     prepared: Prepared | None = None
     recorded = False
@@ -88,9 +88,12 @@ def _dispatch(
         recorded = True
         return gate.release(append, outcome)
     except KbsError as err:
+        metrics.refused(err)
         return dispatcher.problem(err, prepared, recorded=recorded, family=plan.route.family)
     except Exception as err:  # noqa: BLE001 - the wall of this edge: what no other wall caught is our bug
-        return dispatcher.problem(bug(err), prepared, family=plan.route.family)
+        fault = bug(err)
+        metrics.refused(fault)
+        return dispatcher.problem(fault, prepared, family=plan.route.family)
 
 
 def _method() -> str:

@@ -10,6 +10,7 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from kbs.errors import KbsError
 from kbs.web.model import Access, Family, Route
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
@@ -54,6 +55,9 @@ class Metrics:
         self._approvals = Counter("kbs_policy_approvals", "Attested requests granted", registry=registry)
         self._violations = Counter("kbs_policy_violations", "Attested requests denied by policy", registry=registry)
         self._policy_errors = Counter("kbs_policy_errors", "Policy evaluations that failed", registry=registry)
+        self._refusals = Counter("kbs_refusals", "Requests refused, by the stable reason", ["reason"], registry=registry)
+        for reason in _reasons(KbsError):
+            self._refusals.labels(reason)  # there from the start: a rate sees the first one, too
         self._expiry = Gauge(
             "kbs_next_reference_expiry_timestamp_seconds",
             "When the first reference value in force expires; 0: there is none",
@@ -86,6 +90,10 @@ class Metrics:
         self._notes.append((now - start, route, status))
         if now >= self._flush_at:
             self.flush()
+
+    def refused(self, err: KbsError) -> None:
+        """A request below `/kbs` ends with this error."""
+        self._refusals.labels(err.reason).inc()
 
     def flush(self) -> None:
         """Write what was noted into the shared counters."""
@@ -132,6 +140,11 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _reasons(kind: type[KbsError]) -> set[str]:
+    """The reasons of an error and of all below it; they are the table of docs/errors.md."""
+    return {kind.reason}.union(*(_reasons(below) for below in kind.__subclasses__()))
 
 
 def _triple(name: str, text: str, registry: CollectorRegistry) -> tuple[Counter, Counter, Counter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kbs.errors import AccessDenied, ResourceNotFound
 from kbs.web.metrics import Metrics
 from kbs.web.model import Access, Call, Family, HttpResponse, Route
 
@@ -63,6 +64,20 @@ def test_durations_fall_into_the_bucket_that_bounds_them() -> None:
     }
     assert bounds == {"0.0005": 2, "0.05": 3, "1.0": 3, "+Inf": 4}
     assert found["kbs_http_request_duration_seconds_sum"] == pytest.approx(7.0309)
+
+
+def test_refusals_are_counted_by_reason_from_the_first_one_on() -> None:
+    metrics = Metrics("1", (), shared=False)
+    before = _values(metrics)
+    metrics.refused(AccessDenied("no"))
+    metrics.refused(AccessDenied("no"))
+    metrics.refused(ResourceNotFound("none"))
+    after = _values(metrics)
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    assert changed == {
+        'kbs_refusals_total{reason="policy_denied"}': 2,
+        'kbs_refusals_total{reason="resource_not_found"}': 1,
+    }
 
 
 def _values(metrics: Metrics) -> dict[str, float]:
