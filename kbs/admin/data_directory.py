@@ -71,7 +71,7 @@ def make(
     for folder in (data, data / "keys", data / "store", data / "audit", data / "tls"):
         make_private_directory(folder)
     admin_key = _make_keys(data / "keys")
-    _make_tls(data / "tls", names, now)
+    make_tls(data / "tls", names, now)
     _make_token(data / "admin-token", admin_key, token_lifetime, now)
     settings = _settings_text(
         tees, insecure_sample=insecure_sample, insecure_http=insecure_http, insecure_test_root=insecure_test_root
@@ -141,7 +141,12 @@ def _settings_text(
     return "\n".join(lines) + "\n"
 
 
-def _make_tls(folder: Path, names: Sequence[str], now: datetime) -> None:
+def make_tls(folder: Path, names: Sequence[str], now: datetime) -> None:
+    """`ca.pem`, whose key is forgotten, and `server.pem` with `server.key`, in a folder that is there.
+
+    Raises:
+        ConfigInvalid: a name that is none.
+    """
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "KBS local CA")])
     ca = (
