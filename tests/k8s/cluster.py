@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from typing import Any, Final, TypeVar
 import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+
+from tests.k8s.network import egress_configuration
 
 T = TypeVar("T")
 
@@ -104,14 +108,19 @@ class Cluster:
     """The whole control plane in one process.
 
     client: a `kubernetes.client.ApiClient` of an administrator (group system:masters) with a token of this run's own.
-    It and what is made of it are Any: the library's models may lack every field, so that a test in full types would be
-    half `assert x is not None`. Bodies may be plain dicts as in YAML.
+    egress_socket: where the API server asks for connections to Services; `tests.k8s.kubelet.Node` answers there.
+    The client and what is made of it are Any: the library's models may lack every field, so that a test in full types
+    would be half `assert x is not None`. Bodies may be plain dicts as in YAML.
     """
 
     def __init__(self, program: Path, folder: Path, *flags: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
-        self._start(program, flags)
+        # The kernel bounds the length of such a path to 107 bytes; pytest's folders may be deeper.
+        self._short = tempfile.TemporaryDirectory(prefix="k8s-")
+        self.egress_socket = Path(self._short.name) / "egress"
+        (folder / "egress.yaml").write_text(egress_configuration(self.egress_socket))
+        self._start(program, (f"--egress-selector-config-file={folder / 'egress.yaml'}", *flags))
         self.admin = Access.read(folder / "kubeconfig")
         self.client = self.admin.api_client()
 
@@ -149,6 +158,14 @@ class Cluster:
         """Objects of custom resource definitions."""
         return client.CustomObjectsApi(self.client)
 
+    def read(self, path: str, **query: str) -> dict[str, Any]:
+        """GET as the administrator: the object or list as plain JSON. Raises ApiException."""
+        answer = self.client.call_api(
+            path, "GET", query_params=list(query.items()), auth_settings=["BearerToken"], _preload_content=False
+        )
+        found: dict[str, Any] = json.loads(answer[0].data)
+        return found
+
     def token(self, namespace: str, account: str, *, audiences: list[str] | None = None, pod: str | None = None) -> str:
         """A token of a ServiceAccount for ten minutes, bound to a Pod where one is named. The account must exist."""
         bound = None
@@ -176,6 +193,7 @@ class Cluster:
         self.client.close()
         for part in reversed(self.parts):
             part.stop()
+        self._short.cleanup()
 
 
 class SeparateCluster(Cluster):

@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,11 @@ import pytest
 from tests.k8s import binaries
 from tests.k8s.certificates import Authority
 from tests.k8s.cluster import Cluster, SeparateCluster, new_namespace, wait_until
+from tests.k8s.kubelet import Node
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "k8s/crds"
+IMAGE = "ghcr.io/confidential-key-broker/kbs"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 _numbers = itertools.count(1)
@@ -63,6 +66,14 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
     with new_namespace(cluster, f"{words[:40].strip('-')}-{os.getpid()}-{next(_numbers)}") as name:
         yield name
+
+
+@pytest.fixture
+def node(cluster: Cluster, tmp_path: Path) -> Iterator[Node]:
+    """Where Pods run: ours, whose image is this checkout's `kbs`. Services are reached while it is there."""
+    here = Node(cluster, tmp_path / "node", {IMAGE: [str(Path(sys.executable).with_name("kbs"))]})
+    yield here
+    here.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -181,8 +182,6 @@ def test_nothing_outlives_a_killed_test_run(control_plane: Path, tmp_path: Path)
         f"p = Part(Path({str(control_plane)!r}), 'etcd', Path({str(tmp_path / 'c')!r})); p.start()\n"
         "print(p.pid, flush=True); time.sleep(600)"
     )
-    import sys
-
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         pid = int(run.stdout.readline())

@@ -91,8 +91,8 @@ func (f folder) credentials() {
 	if _, err := os.Stat(f.path("kubeconfig")); err == nil {
 		return
 	}
-	loopback := []net.IP{net.IPv4(127, 0, 0, 1)}
-	crt, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", loopback, []string{"localhost", "kubernetes.default.svc"})
+	addresses := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 96, 0, 1)} // the second is the Service that Pods call
+	crt, key, err := cert.GenerateSelfSignedCertKey("127.0.0.1", addresses, []string{"localhost", "kubernetes.default.svc"})
 	must(err)
 	accounts, err := keyutil.MakeEllipticPrivateKeyPEM()
 	must(err)
