@@ -85,6 +85,7 @@ from kbs.web.administration.service import ServiceRoutes
 from kbs.web.asgi import Asgi, BrokerAsgi
 from kbs.web.dispatch import Dispatcher, RouteTable
 from kbs.web.flask_app import create_app
+from kbs.web.leaving import Leaving
 from kbs.web.metrics import Metrics
 from kbs.web.model import Listener
 from rvps.client import ReferenceValueProvider, RemoteProvider
@@ -154,8 +155,15 @@ class Broker:
         self.audit.close()
 
 
-def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared_metrics: bool = False) -> Broker:
-    """Wire a broker on a data directory.
+def build(
+    data: Path,
+    settings: Settings,
+    *,
+    clock: Clock = system_clock,
+    shared_metrics: bool = False,
+    leaving: Leaving | None = None,
+) -> Broker:
+    """Wire a broker on a data directory. leaving: what says that the service ends; None: nothing does.
 
     Raises:
         ConfigInvalid: settings that name what does not exist, keys that do not load.
@@ -239,7 +247,10 @@ def build(data: Path, settings: Settings, *, clock: Clock = system_clock, shared
         }
 
     def ready() -> Mapping[str, Any]:
+        if leaving is not None:
+            leaving.check()
         store.change_token()
+        audit.check()
         return {"ready": True, "insecure": list(settings.insecure_switches())}
 
     resource = plugins.get("resource")

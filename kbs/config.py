@@ -41,7 +41,8 @@ class ServerSettings:
     insecure_http: bool = False  # plain HTTP, on whatever address `listen` names
     tls_certificate: Path = Path("tls/server.pem")
     tls_key: Path = Path("tls/server.key")
-    workers: int = 0  # 0: one per core
+    workers: int = 0  # 0: one per core that this process may use
+    drain_seconds: float = 0.0  # to go on serving after SIGTERM, not ready, until load balancers have noticed
     max_attest_body: int = 2 << 20  # octets
     max_resource_body: int = 2 << 20  # octets, upload of one resource
     max_statement_body: int = 12 << 20  # octets, signed reference values
@@ -491,6 +492,7 @@ def _bound_problems(settings: Settings) -> list[str]:
     not_negative = {
         "endorsements.max_stale_hours": settings.endorsements.max_stale_hours or 0,
         "server.workers": server.workers,
+        "server.drain_seconds": server.drain_seconds,
         "server.max_handshake_rate": server.max_handshake_rate,
         "server.max_handshake_rate_per_source": server.max_handshake_rate_per_source,
     }

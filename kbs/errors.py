@@ -324,6 +324,12 @@ class AuditUnavailable(DependencyFault):
     reason = "audit_unavailable"
 
 
+class ShuttingDown(DependencyFault):
+    """This process was told to end; another one serves. Said by `/readyz` alone."""
+
+    reason = "shutting_down"
+
+
 # --- our fault: bug or settings ---------------------------------------------------------------------------------------
 
 

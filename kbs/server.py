@@ -10,34 +10,41 @@ import ctypes
 import gc
 import itertools
 import logging
+import math
 import os
 import resource
-import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.config import Config
+from gunicorn.arbiter import Arbiter
+from prometheus_client import values
+from prometheus_client.multiprocess import mark_process_dead
 
 from kbs import __version__
 from kbs.app import Broker, build
 from kbs.audit.events import ServiceStarted
 from kbs.config import Settings
 from kbs.errors import KbsError
+from kbs.processors import usable_processors
+from kbs.web import certificate
 from kbs.web.asgi import BrokerAsgi
+from kbs.web.leaving import Leaving
 from kbs.web.log import JsonFormatter
-from kbs.web.worker import HEAD_LIMIT, BrokerWorker
+from kbs.web.worker import FINISH_SECONDS, HEAD_LIMIT, BrokerWorker
 
 _FIELDS = 96
 _SWEEP_EVERY = 30  # seconds
 _WARN_EVERY = 3600  # seconds
 _GC_THRESHOLD = 20_000  # allocations: requests make no cycles, so looking for them seldom is enough
 _KEEP_ALIVE = 5  # seconds
+_KILL_AFTER = 2  # seconds beyond those that a worker gives itself
+_MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - files in memory, also where everything else is read-only
 
 _PR_SET_DUMPABLE = 4  # prctl(2)
 
@@ -50,6 +57,7 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
     def __init__(self, data: Path, settings: Settings) -> None:
         self._data = data
         self._settings = settings
+        self.leaving = Leaving(settings.server.drain_seconds)
         super().__init__()
 
     def load_config(self) -> None:
@@ -60,7 +68,7 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
     def load(self) -> BrokerAsgi:
         """Called in each worker after the fork."""
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # noqa: TID251 - set by `serve` for its own workers
-        broker = build(self._data, self._settings, shared_metrics=shared)
+        broker = build(self._data, self._settings, shared_metrics=shared, leaving=self.leaving)
         with suppress(KbsError):  # a broker with a broken policy comes up, for an administrator to mend it
             broker.warm()
         threading.Thread(target=_look_after, args=(broker,), name="beside", daemon=True).start()
@@ -69,6 +77,20 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
         gc.freeze()  # what is here now stays; the collector need not look at it again
         gc.set_threshold(_GC_THRESHOLD)
         return broker.asgi()
+
+    def run(self) -> None:
+        """Until a signal."""
+        BrokerArbiter(self).run()
+
+
+class BrokerArbiter(Arbiter):  # type: ignore[misc]
+    """The process that starts workers and ends them."""
+
+    def stop(self, graceful: bool = True) -> None:
+        """Let workers know that nobody follows them, then end them."""
+        if graceful:
+            self.app.leaving.announce()
+        super().stop(graceful)
 
 
 def _look_after(broker: Broker) -> None:
@@ -99,7 +121,7 @@ def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {
         "bind": [*server.listen, *extra],
         "worker_class": BrokerWorker,
-        "workers": server.workers or (1 if settings.storage.kind == "memory" else os.cpu_count() or 1),
+        "workers": server.workers or (1 if settings.storage.kind == "memory" else usable_processors()),
         "worker_connections": server.max_connections,
         "asgi_loop": "uvloop",
         "asgi_lifespan": "off",
@@ -112,13 +134,13 @@ def gunicorn_settings(data: Path, settings: Settings) -> dict[str, Any]:
         "loglevel": "warning",
         "logconfig_dict": _logging(),
         "proc_name": "kbs",
-        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - gunicorn's heartbeat file
-        "graceful_timeout": 20,
+        "worker_tmp_dir": _memory_folder(),  # gunicorn's heartbeat file
+        "graceful_timeout": math.ceil(server.drain_seconds + FINISH_SECONDS + _KILL_AFTER),
+        "child_exit": _forget_gauges,
     }
     if not server.insecure_http:
         found["certfile"] = str(data / server.tls_certificate)
         found["keyfile"] = str(data / server.tls_key)
-        found["ssl_context"] = _ssl_context
     return found
 
 
@@ -129,14 +151,18 @@ def serve(data: Path, settings: Settings) -> None:
         ConfigInvalid, DependencyFault: the broker cannot be wired; nothing listens.
     """
     keep_memory_private()
+    if not settings.server.insecure_http:
+        certificate.load(data / settings.server.tls_certificate, data / settings.server.tls_key)
     broker = build(data, settings)  # every problem shows here, before a worker is forked
     insecure = settings.insecure_switches()
     event = ServiceStarted(decision=os.urandom(16).hex(), version=__version__, insecure=insecure)
     broker.audit.append([event])
     broker.close()
     _warn(insecure)
-    with tempfile.TemporaryDirectory(prefix="kbs-metrics-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kbs-metrics-", dir=_memory_folder()) as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 - how prometheus_client is told
+        # it chose when it was imported, and no folder was known then
+        values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
         BrokerApplication(data, settings).run()
 
 
@@ -147,12 +173,14 @@ def keep_memory_private() -> None:
         _LOG.warning("memory stays readable to debuggers", extra={"members": {"errno": ctypes.get_errno()}})
 
 
-def _ssl_context(_: Config, default_ssl_context_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """TLS 1.2 and 1.3."""
-    context = default_ssl_context_factory()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+def _memory_folder() -> str | None:
+    """Where short-lived files are kept in memory; None: where the system has such files."""
+    return str(_MEMORY_FOLDER) if _MEMORY_FOLDER.is_dir() else None
+
+
+def _forget_gauges(_: Arbiter, worker: BrokerWorker) -> None:
+    """What a worker that ended was doing, and which certificate it served, is no longer so."""
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def _logging() -> dict[str, Any]:

@@ -58,7 +58,7 @@ class BrokerAsgi:
         self._fallback = fallback
         self._listeners = listeners
         self._executor = executor
-        self._metrics = metrics
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -125,7 +125,7 @@ class BrokerAsgi:
         """Guards, handler, audit gate. read: gives the request once it may be read."""
         prepared: Prepared | None = None
         recorded = False
-        start = self._metrics.begin()
+        start = self.metrics.begin()
         try:
             self._dispatcher.admit(plan, peer)
             incoming = read()
@@ -153,13 +153,13 @@ class BrokerAsgi:
                 recorded = True
                 response = await self._gate.release(outcome)
         except KbsError as err:
-            self._metrics.refused(err)
+            self.metrics.refused(err)
             response = self._dispatcher.problem(err, prepared, recorded=recorded, family=plan.route.family)
         except Exception as err:  # noqa: BLE001 - the wall of this edge: what no other wall caught is our bug
             fault = bug(err)
-            self._metrics.refused(fault)
+            self.metrics.refused(fault)
             response = self._dispatcher.problem(fault, prepared, family=plan.route.family)
-        self._metrics.end(start, plan.route, response.status)
+        self.metrics.end(start, plan.route, response.status)
         return response
 
 

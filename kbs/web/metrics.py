@@ -16,6 +16,7 @@ from kbs.web.model import Access, Family, Route
 CONTENT_TYPE = "text/plain; version=0.0.4"
 _FLUSH_EVERY = 1.0  # seconds
 _OK, _UNAUTHORIZED, _FORBIDDEN, _FAULT = 200, 401, 403, 500
+_OUTCOMES = {True: "loaded", False: "refused"}
 _DURATIONS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.5, 1.0)
 
 
@@ -64,6 +65,27 @@ class Metrics:
             registry=registry,
             multiprocess_mode="mostrecent",
         )
+        self._certificate_expiry = Gauge(
+            "kbs_tls_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate that is served expires, or the first of its chain; 0: there is none",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._certificate_current = Gauge(
+            "kbs_tls_certificate_current",
+            "1: what is served is what the files hold; 0: they were changed and cannot be used",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._certificate_reloads = Counter(
+            "kbs_tls_certificate_reloads",
+            "Changed certificates, by whether they could be used",
+            ["outcome"],
+            registry=registry,
+        )
+        self._certificate_current.set(1)
+        for outcome in _OUTCOMES.values():
+            self._certificate_reloads.labels(outcome)
         info = Gauge("kbs_build_info", "Version", ["version"], registry=registry, multiprocess_mode="max")
         info.labels(version).set(1)
         unsafe = Gauge(
@@ -74,6 +96,16 @@ class Metrics:
     def show_expiry(self, moment: float) -> None:
         """Seconds since 1970; every worker sees the same values."""
         self._expiry.set(moment)
+
+    def show_certificate(self, expires: float) -> None:
+        """What this process serves with TLS from its start. expires: seconds since 1970."""
+        self._certificate_expiry.set(expires)
+
+    def certificate_changed(self, expires: float, *, usable: bool) -> None:
+        """The files changed. expires: of what is served now; usable: whether that is what they hold."""
+        self._certificate_expiry.set(expires)
+        self._certificate_current.set(usable)
+        self._certificate_reloads.labels(_OUTCOMES[usable]).inc()
 
     def begin(self) -> float:
         """A request below `/kbs` begins; what to hand to `end`."""

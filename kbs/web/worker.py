@@ -11,14 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 from collections.abc import Awaitable
+from contextlib import suppress
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 
 from gunicorn.asgi.protocol import ASGIProtocol, _get_cached_date_header, _get_cached_status_line
 from gunicorn.workers.gasgi import ASGIWorker
 
+from kbs.errors import ConfigInvalid
 from kbs.web.asgi import BrokerAsgi
+from kbs.web.certificate import ServedCertificate
+from kbs.web.leaving import Leaving
+from kbs.web.metrics import Metrics
 from kbs.web.model import HttpResponse
 from kbs.web.problems import CONTENT_TYPE, unreadable
 
@@ -31,6 +38,7 @@ _TLS_SECONDS: Final = 5.0
 _TLS_CLOSE_SECONDS: Final = 1.0  # for the peer's close_notify, which one that hangs never sends
 _SWEEP_SECONDS: Final = 1.0
 _BACKLOG: Final = 1024
+FINISH_SECONDS: Final = 20.0  # for what is being answered when nobody is listened to any more
 _SERVER: Final = b"Server: kbs\r\n"
 _CLOSING: Final = frozenset({413})
 
@@ -191,18 +199,32 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
 
 
 class BrokerWorker(ASGIWorker):  # type: ignore[misc]
-    """One worker process."""
+    """One worker process. The application object of its arbiter has `leaving`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[BrokerProtocol] = set()
+        self._told = asyncio.Event()
+        self._certificate: ServedCertificate | None = None
+
+    def handle_exit_signal(self) -> None:
+        """SIGTERM: answers say from now on that their connection ends."""
+        super().handle_exit_signal()
+        self._told.set()
+
+    def handle_quit_signal(self) -> None:
+        """SIGINT, SIGQUIT: end now."""
+        super().handle_quit_signal()
+        self._told.set()
 
     async def _serve(self) -> None:
         # gunicorn notes on the class it asks whether its C parser is there, and looks for the note on its own class
         ASGIProtocol._check_h1c_protocol_available()
-        context = self._get_ssl_context()
-        if self.cfg.is_ssl and context is None:
-            return  # gunicorn logged why; plain HTTP on a TLS port would be worse than nothing
+        try:
+            context = self._tls()
+        except ConfigInvalid as err:
+            _LOG.error("no TLS, so nothing is served", extra={"members": {"problem": str(err)}})
+            return  # plain HTTP on a TLS port would be worse than nothing
         for sock in self.sockets:
             server = await self.loop.create_server(
                 lambda: BrokerProtocol(self),
@@ -213,21 +235,64 @@ class BrokerWorker(ASGIWorker):  # type: ignore[misc]
                 backlog=_BACKLOG,
             )
             self.servers.append(server)
-        while self.alive:
-            self.notify()
-            await asyncio.sleep(_SWEEP_SECONDS)
-            now = self.loop.time()
-            for connection in tuple(self.connections):
-                connection.check(now)
-            if self.ppid != os.getppid():
-                break
+        while self.alive and self.ppid == os.getppid():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SWEEP_SECONDS):
+                    await self._told.wait()
+            self._sweep()
+        await self._linger()
         await self._drain()
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if not self.cfg.is_ssl:
+            return None
+        self._certificate = ServedCertificate(Path(self.cfg.certfile), Path(self.cfg.keyfile))
+        if self._metrics is not None:
+            self._metrics.show_certificate(self._certificate.loaded.expires)
+        return self._certificate.context
+
+    @property
+    def _metrics(self) -> Metrics | None:
+        return self.asgi.metrics if isinstance(self.asgi, BrokerAsgi) else None
+
+    def _sweep(self) -> None:
+        """What is looked at once a second."""
+        self.notify()
+        now = self.loop.time()
+        for connection in tuple(self.connections):
+            connection.check(now)
+        if self._certificate is not None:
+            self._look_at(self._certificate)
+
+    def _look_at(self, certificate: ServedCertificate) -> None:
+        change = certificate.look()
+        if change is None:
+            return
+        if self._metrics is not None:
+            self._metrics.certificate_changed(change.loaded.expires, usable=change.problem is None)
+        shown: dict[str, object] = {"sha256": change.loaded.fingerprint, "expires": int(change.loaded.expires)}
+        if change.problem is None:
+            _LOG.info("the TLS certificate was replaced", extra={"members": shown})
+        else:
+            _LOG.error(
+                "the changed TLS certificate cannot be used; the one before stays",
+                extra={"members": {**shown, "problem": change.problem}},
+            )
+
+    async def _linger(self) -> None:
+        """Go on serving until those who send guests here know that this service ends. A worker that another replaces
+        ends at once: its listeners have others."""
+        leaving: Leaving = self.app.leaving
+        until = self.loop.time() + leaving.seconds
+        while leaving.is_announced and not self._quick_shutdown and self.loop.time() < until:
+            await asyncio.sleep(min(_SWEEP_SECONDS, until - self.loop.time()))
+            self._sweep()
 
     async def _drain(self) -> None:
         """Stop listening, let idle peers go, finish what is being answered."""
         for server in self.servers:
             server.close()
-        deadline = self.loop.time() + self.cfg.graceful_timeout
+        deadline = self.loop.time() + FINISH_SECONDS
         while self.connections and self.loop.time() < deadline and not self._quick_shutdown:
             now = self.loop.time()
             for connection in tuple(self.connections):
