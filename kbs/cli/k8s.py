@@ -11,6 +11,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("k8s_keys:keys_command", "New keys, TLS and an admin token, as Secrets for `kubectl create`."),
     "lint": ("k8s_lint:lint_command", "Look for what is unsafe in rendered manifests."),
     "webhook": ("k8s_webhook:webhook_command", "Wire labelled Pods, and refuse what cannot be confidential."),
+    "webhook-cert": ("k8s_webhook_cert:webhook_cert_command", "A certificate for the webhook, without cert-manager."),
+    "wire": ("k8s_wire:wire_command", "Everything that a namespace needs for a profile."),
 }
 """Name → where the command is, below `kbs.cli`, and its short help."""
 
