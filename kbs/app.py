@@ -41,6 +41,8 @@ from kbs.attestation.references import reference_provider
 from kbs.attestation.service import AttestationService
 from kbs.audit.gate import GroupCommit
 from kbs.audit.log import AuditLog
+from kbs.audit.model import ORIGIN, Log
+from kbs.audit.postgres import PostgresAuditLog
 from kbs.clock import Clock, system_clock
 from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
 from kbs.errors import ConfigInvalid
@@ -65,6 +67,8 @@ from kbs.secret import Secret
 from kbs.storage.handshakes import FileHandshakeStore, MemoryHandshakeStore
 from kbs.storage.memory import MemoryStore
 from kbs.storage.model import HandshakeStore, KeyValueStore
+from kbs.storage.postgres.database import Database
+from kbs.storage.postgres.opening import open_database
 from kbs.storage.raw import RawStore
 from kbs.storage.recent import Bounds, MemoryRecentStore, RecentStore, SqliteRecentStore
 from kbs.storage.sealed import SealedStore, SealingKeys
@@ -92,7 +96,6 @@ from rvps.client import ReferenceValueProvider, RemoteProvider
 from rvps.errors import ProviderUnavailable
 from rvps.expiry import ExpiryWatch
 
-AUDIT_ORIGIN = "kbs/audit"
 _WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
 _THREADS = 8  # for work that may wait, and for administration
 
@@ -103,7 +106,7 @@ class Broker:
 
     settings: Settings
     dispatcher: Dispatcher
-    audit: AuditLog
+    audit: Log
     store: KeyValueStore
     handshakes: HandshakeStore
     policies: PolicyStore
@@ -173,7 +176,8 @@ def build(
     sealing = SealingKeys([Secret(_key_bytes(data / keys.sealing))])
     token_key = load_token_key(data / keys.token, _under(data, settings.token.signer_chain))
     admin_key = load_signing_key(data / keys.admin)
-    audit = open_audit(data, settings, clock=clock)
+    database = open_database(data, settings.storage) if settings.storage.kind == "postgres" else None
+    audit = open_audit(data, settings, clock=clock, database=database)
     store = SealedStore(_raw_store(data, settings), sealing)
     handshake_store = _handshake_store(data, settings, sealing)
     engine = _engine(settings, clock)
@@ -316,15 +320,22 @@ def _version(references: ReferenceValueProvider, clock: Clock) -> str | None:
         return None
 
 
-def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock) -> AuditLog:
-    """The audit log of a data directory, checked against its signed head.
+def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock, database: Database | None = None) -> Log:
+    """The audit log of a data directory, checked against its signed head; in the database if there is one.
+
+    database: to be shared with others. None: one is opened where the settings name one, and closed with the log.
 
     Raises:
         AuditUnavailable: it cannot be used, or it does not hold what its head vouches for.
         ConfigInvalid: the audit key does not load.
     """
     key = _audit_key(data / settings.keys.audit)
-    return AuditLog(data / settings.audit.log, data / settings.audit.head, key, origin=AUDIT_ORIGIN, clock=clock)
+    head = data / settings.audit.head
+    if settings.storage.kind == "postgres":
+        alone = database is None
+        database = database or open_database(data, settings.storage)
+        return PostgresAuditLog(database, head, key, origin=ORIGIN, clock=clock, alone=alone)
+    return AuditLog(data / settings.audit.log, head, key, origin=ORIGIN, clock=clock)
 
 
 def _key_bytes(path: Path) -> bytes:

@@ -135,14 +135,14 @@ def records(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
         OSError: the file cannot be read.
         ValueError: a line is no JSON object.
     """
-    for index, line in enumerate(_lines_now(path)):
+    for index, line in enumerate(whole_lines(path)):
         if index >= start:
             yield record(line)
 
 
 def find(path: Path, decision: str) -> list[dict[str, Any]]:
     """All records of one decision, oldest first; raises as `records`."""
-    found = (record(line) for line in _lines_now(path) if is_of(line, decision))
+    found = (record(line) for line in whole_lines(path) if is_of(line, decision))
     return [each for each in found if each.get("decision") == decision]
 
 
@@ -156,7 +156,8 @@ def is_kind(line: bytes, kind: str) -> bool:
     return line.find(b',"kind":' + _json(kind) + b",", 0, _ENVELOPE_SIZE) > 0
 
 
-def _lines_now(path: Path) -> Iterator[bytes]:
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The complete lines that are there now, newlines stripped; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield from complete_lines(descriptor, 0, os.fstat(descriptor).st_size)

@@ -6,9 +6,12 @@ Two implementations: `kbs.audit.log` (files of one machine) and `kbs.audit.postg
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from kbs.audit.events import Event
+
+ORIGIN: Final = "kbs/audit"
+"""The name of a broker's log in its heads."""
 
 
 class Log(Protocol):
@@ -27,6 +30,9 @@ class Log(Protocol):
         Raises:
             TypeError: an event holds a secret, bytes, or what JSON lacks; nothing is written.
         """
+
+    def check(self) -> None:
+        """Whether the next record is likely to be taken; writes nothing."""
 
     def write_head(self) -> None:
         """Sign what appends left unsigned."""

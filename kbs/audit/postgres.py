@@ -60,15 +60,23 @@ class PostgresAuditLog:
     """`kbs.audit.model.Log` in a database."""
 
     def __init__(
-        self, database: Database, head_path: Path, key: Ed25519PrivateKey, *, origin: str, clock: Clock
+        self,
+        database: Database,
+        head_path: Path,
+        key: Ed25519PrivateKey,
+        *,
+        origin: str,
+        clock: Clock,
+        alone: bool = False,
     ) -> None:
         """Open the log, or begin one if there is none; follows it from the head that is kept outside.
 
         Args:
-            database: closed by whoever opened it.
+            database: it may serve others beside.
             head_path: the head outside the database, on a disk of this machine that outlives the process.
             key: signs heads; the same for all brokers.
             origin: names this log in its heads; no white space, no plus.
+            alone: the database serves nobody else, and is closed with the log.
 
         Raises:
             AuditUnavailable: the database or the file cannot be used, or the log does not continue what the head
@@ -80,6 +88,7 @@ class PostgresAuditLog:
         self._database = database
         self._lock = threading.Lock()
         self._looking = threading.Lock()
+        self._alone = alone
         self._closed = False
         self._fault: str | None = None  # of the head outside
         try:
@@ -191,6 +200,17 @@ class PostgresAuditLog:
             raise WentBack("the log has records beyond its tail: the tail was set back") from None
         return after
 
+    def check(self) -> None:
+        """Whether the next record is likely to be taken: the database answers, and its log is not doubted.
+
+        Raises:
+            AuditUnavailable: as `append`.
+        """
+        if self._closed or self._fault is not None:
+            raise unavailable(self._fault or "the audit log was closed")
+        kept = self._tail
+        self._read_tail(kept.end, kept)
+
     def write_head(self) -> None:
         """Nothing is left unsigned."""
 
@@ -275,13 +295,15 @@ class PostgresAuditLog:
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Keep the last head outside; no append after this. The database is left open."""
+        """Keep the last head outside; no append after this."""
         with suppress(DependencyFault):
             self.look()
         with self._lock, self._looking:
             self._closed = True
             _LOGS.discard(self)
             self._release()
+            if self._alone:
+                self._database.close()
 
     def _release(self) -> None:
         self._watches = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -39,10 +39,9 @@ INSERT: Final = """INSERT INTO kbs_audit_lines (n, decision, line)
 ADVANCE: Final = "UPDATE kbs_audit_tail SET roots = %s, head = %s"
 BEGIN: Final = """INSERT INTO kbs_audit_tail (roots, head)
     SELECT %s, %s WHERE NOT EXISTS (SELECT FROM kbs_audit_lines) ON CONFLICT DO NOTHING"""
-VERIFIED: Final = """SELECT (SELECT coalesce(max(n) + 1, 0) FROM kbs_audit_lines),
+_SNAPSHOT: Final = """SELECT (SELECT coalesce(max(n) + 1, 0) FROM kbs_audit_lines),
     (SELECT head FROM kbs_audit_tail), (SELECT doubt FROM kbs_audit_tail)"""
 _LINES: Final = "SELECT decision, line FROM kbs_audit_lines WHERE n >= %s AND n < %s ORDER BY n"
-_SIZE: Final = "SELECT coalesce(max(n) + 1, 0) FROM kbs_audit_lines"
 _OF_DECISION: Final = "SELECT line FROM kbs_audit_lines WHERE decision = %s ORDER BY n"
 _STEP: Final = 2_000  # lines read at a time
 
@@ -88,20 +87,30 @@ def lines_between(database: Database, start: int, end: int) -> Iterator[bytes]:
     return (line for _, line in filed_lines(database, start, end))
 
 
-def size(database: Database) -> int:
-    """One more than the number of the last line."""
-    return int(ask(database, _SIZE)[0][0])
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The log at one moment: its signed head, one more than the number of the last line, why somebody doubts it."""
+
+    head: bytes | None
+    size: int
+    doubt: str | None
+
+
+def snapshot(database: Database) -> Snapshot:
+    """Head and size in one look. What is appended later does not change what was there."""
+    size, head, doubt = ask(database, _SNAPSHOT)[0]
+    return Snapshot(None if head is None else str(head).encode(), int(size), doubt)
 
 
 def records(database: Database, start: int = 0) -> Iterator[dict[str, Any]]:
     """Records from number `start` on; raises ValueError for a line that is no JSON object."""
-    return map(lines.record, lines_between(database, start, size(database)))
+    return map(lines.record, lines_between(database, start, snapshot(database).size))
 
 
 def last(database: Database, count: int) -> list[dict[str, Any]]:
     """The last records, oldest first; raises as `records`."""
-    end = size(database)
-    return list(deque(records(database, max(0, end - count)), maxlen=count))
+    end = snapshot(database).size
+    return [lines.record(line) for line in lines_between(database, max(0, end - count), end)]
 
 
 def find(database: Database, decision: str) -> list[dict[str, Any]]:

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from kbs.audit import lines
 from kbs.audit.checkpoint import Checkpoint, CheckpointInvalid, read_head
-from kbs.audit.postgres_tables import VERIFIED, ask, filed_lines
+from kbs.audit.postgres_tables import filed_lines, snapshot
 from kbs.audit.verify import Problem, VerificationReport, read_head_file, walk
 from kbs.storage.postgres.database import Database
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The log as it was at one moment: its head as it stands in the database, its size, why somebody doubts it."""
-
-    head: bytes | None
-    lines: int
-    doubt: str | None
-
-
-def snapshot(database: Database) -> Snapshot:
-    """Head and size in one look; raises AuditUnavailable. What is appended later does not change what was there."""
-    size, head, doubt = ask(database, VERIFIED)[0]
-    return Snapshot(None if head is None else str(head).encode(), int(size), doubt)
 
 
 def verify_shared(
@@ -48,7 +32,7 @@ def verify_shared(
         f"{name} head": read_head_file(path, keys, origin, problems) for name, path in heads.items()
     }
     known["signed head"] = signed = _signed(found.head, keys, origin, problems)
-    filing = _Filing(database, found.lines)
+    filing = _Filing(database, found.size)
     walked = walk(filing.read, {head.size for head in known.values() if head is not None})
     problems += walked.problems(known)
     if walked.fault is None and filing.wrong is not None:

@@ -33,7 +33,7 @@ _COMMANDS: Final = {
     ),
     "guest": ("guest:guest_command", "A software guest: attest, get a secret, decrypt it."),
     "explain": ("explain:explain_command", "Why a decision went the way it went."),
-    "audit": ("audit:audit_group", "The audit log: verify, tail, show."),
+    "audit": ("audit:audit_group", "The audit log: verify, tail, show, export."),
     "admin": ("admin:admin_group", "Admin tokens: make, revoke."),
     "status": ("status:status_command", "What the broker says about itself."),
     "appraise": (

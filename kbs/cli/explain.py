@@ -44,8 +44,8 @@ def explain_command(decision: str, place: Place, as_json: bool) -> None:
 
 
 def _from_log(data: Path, decision: str) -> dict[str, Any]:
-    log = records.log_path(data)
-    return explain.explain(decision, lambda asked: records.find(log, asked)).document()
+    with records.reading(data) as log:
+        return explain.explain(decision, log.find).document()
 
 
 def _show(found: Mapping[str, Any], place: Place) -> None:
