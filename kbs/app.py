@@ -199,7 +199,7 @@ def build(
     acceptor = TokenAcceptor(_trust(data, settings, ring, issuer_name, token_life), clock)
     verifiers = enabled_verifiers(data, settings.attestation)
     handshakes = Handshakes(
-        cookies=CookieSealer([_key_bytes(data / keys.session)], handshake_store.epoch, os.urandom),
+        cookies=CookieSealer([_key_bytes(data / keys.session)], lambda: handshake_store.epoch, os.urandom),
         store=handshake_store,
         attestation=AttestationService(
             verifiers,

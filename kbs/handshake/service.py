@@ -215,11 +215,13 @@ class Handshakes:
             raise HandshakeExpired("the challenge has expired; start again with auth")
         # after the cookie: only who holds an open challenge may make us read a large document
         init_data = None if message.init_data is None else parse_init_data(message.init_data.body)
-        claim = self._store.claim(opened.id, hashlib.sha256(body).digest(), opened.expires, now)
+        claim = self._store.claim(opened.id, hashlib.sha256(body).digest(), opened.expires, now, opened.epoch)
         if claim is Claim.FINISHED:
             token = self._store.token(opened.id, now)
             if token is not None:
                 return TokenAnswer(token, cookie, opened.expires)
+        if claim is Claim.VOID:
+            raise _unknown()
         if claim is not Claim.CLAIMED:
             raise ChallengeUsed("the challenge was answered before; start again with auth")
         readings = form.readings(opened, message, init_data)

@@ -40,11 +40,12 @@ def _micros(moment: datetime) -> int:
     return (moment - _ZERO) // _MICROSECOND
 
 
-def _at_the_cap() -> StorageUnavailable:
+def at_the_cap() -> StorageUnavailable:
+    """So many claims are live that no newcomer gets in."""
     return StorageUnavailable("too many handshakes are in flight", operator_detail="the cap on live claims is reached")
 
 
-def _room(max_live: int) -> int:
+def room(max_live: int) -> int:
     """How many of the oldest claims leave when the cap is reached (threat-model P-DOS-3: who floods us with answered
     challenges does not keep others out). What leaves was answered: from then on no challenge that expires as early
     is accepted. Newcomers push out only what expires before them, so a clock that was ahead refuses nobody.
@@ -70,8 +71,12 @@ class MemoryHandshakeStore:
         self._swept = _ZERO
         self._lock = threading.Lock()
 
-    def claim(self, challenge_id: str, body_digest: bytes, expires: datetime, now: datetime) -> Claim:
+    def claim(
+        self, challenge_id: str, body_digest: bytes, expires: datetime, now: datetime, epoch: bytes | None = None
+    ) -> Claim:
         """Claim a challenge. One that expired, or whose row a sweep may have taken, is SPENT."""
+        if epoch is not None and epoch != self.epoch:
+            return Claim.VOID
         with self._lock:
             found = self._claims.get(challenge_id)
             if found is not None:
@@ -86,9 +91,9 @@ class MemoryHandshakeStore:
 
     def _make_room(self, expires: datetime) -> None:
         oldest = (name for name, found in self._claims.items() if found.expires < expires)
-        gone = [*islice(oldest, _room(self._max_live))]
+        gone = [*islice(oldest, room(self._max_live))]
         if not gone:
-            raise _at_the_cap()
+            raise at_the_cap()
         for name in gone:
             self._swept = max(self._swept, self._claims.pop(name).expires)
 
@@ -255,8 +260,12 @@ class FileHandshakeStore:
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
-    def claim(self, challenge_id: str, body_digest: bytes, expires: datetime, now: datetime) -> Claim:
+    def claim(
+        self, challenge_id: str, body_digest: bytes, expires: datetime, now: datetime, epoch: bytes | None = None
+    ) -> Claim:
         """Claim a challenge. One that expired, or that a sweep may have forgotten, is SPENT."""
+        if epoch is not None and epoch != self.epoch:
+            return Claim.VOID
         key, deadline, live = challenge_id.encode(), _micros(expires), expires > now
         with self._journal:
             self._catch_up()
@@ -282,9 +291,9 @@ class FileHandshakeStore:
 
     def _make_room(self, deadline: int) -> None:
         oldest = ((key, known >> _EXPIRY_SHIFT) for key, known in self._known.items())
-        gone = [*islice(((key, end) for key, end in oldest if end < deadline), _room(self._max_live))]
+        gone = [*islice(((key, end) for key, end in oldest if end < deadline), room(self._max_live))]
         if not gone:
-            raise _at_the_cap()
+            raise at_the_cap()
         self._drop([key for key, _ in gone], max(end for _, end in gone))
 
     def _me(self) -> bytes:

@@ -84,20 +84,35 @@ class Claim(Enum):
     """It was answered before and led to a refusal, or by another body than this one."""
     FINISHED = auto()
     """It was answered before by the identical body; `HandshakeStore.token` has the token."""
+    VOID = auto()
+    """It was made in another epoch: nobody knows any more whether it was answered."""
 
 
 class HandshakeStore(Protocol):
     """Challenges that were answered. Open challenges are not stored: they travel sealed in the cookie.
 
-    A claim survives kill -9 of any process and is seen by all workers at once. After a restart of the machine
-    `epoch` differs, which voids every cookie sealed before.
+    A claim survives kill -9 of any process and is seen by all workers and replicas at once. When claims were lost (a
+    restart of the machine, a crash of the database) `epoch` differs, which voids every cookie sealed before.
     """
 
-    epoch: bytes
-    """16 octets, bound into each sealed cookie."""
+    @property
+    def epoch(self) -> bytes:
+        """16 octets, bound into each sealed cookie. It may change at any time where replicas share a database.
 
-    def claim(self, challenge_id: str, body_digest: bytes, expires: datetime, now: datetime) -> Claim:
+        Raises:
+            StorageUnavailable: nobody can say which one it is.
+        """
+
+    def claim(
+        self, challenge_id: str, body_digest: bytes, expires: datetime, now: datetime, epoch: bytes | None = None
+    ) -> Claim:
         """Compare-and-set: at most one caller ever gets CLAIMED for one id.
+
+        Args:
+            challenge_id, expires: of the challenge.
+            body_digest: SHA-256 of what answers it.
+            now: the moment.
+            epoch: the one in which the challenge's cookie was sealed; none: the current one.
 
         Raises:
             StorageUnavailable: down, or so many live claims that none of the oldest may leave for this one.

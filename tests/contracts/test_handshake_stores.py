@@ -14,6 +14,7 @@ from kbs.errors import StorageUnavailable
 from kbs.secret import Secret
 from kbs.storage.handshakes import FileHandshakeStore, MemoryHandshakeStore
 from kbs.storage.model import Claim, HandshakeStore
+from kbs.storage.postgres.handshakes import PostgresHandshakeStore
 from kbs.storage.sealed import SealingKeys
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -28,12 +29,16 @@ STORES: dict[str, Callable[[Path, int], HandshakeStore]] = {
 }
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[*STORES, "postgres"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[int], HandshakeStore]]:
     made: list[HandshakeStore] = []
 
     def build(cap: int) -> HandshakeStore:
-        made.append(STORES[request.param](tmp_path / "store", cap))
+        if request.param == "postgres":
+            database = request.getfixturevalue("new_database")()
+            made.append(PostgresHandshakeStore(database, KEYS, max_live=cap))
+        else:
+            made.append(STORES[request.param](tmp_path / "store", cap))
         return made[-1]
 
     yield build
@@ -93,6 +98,27 @@ def test_nothing_happens_to_challenges_nobody_claimed(store: HandshakeStore) -> 
     store.refuse("c")
     store.finish("c", "t")
     assert store.token("c", NOW) is None
+    assert store.claim("c", BODY, LATER, NOW) is Claim.CLAIMED
+
+
+def test_a_challenge_of_another_epoch_is_void(store: HandshakeStore) -> None:
+    assert store.claim("c", BODY, LATER, NOW, b"\xff" * 16) is Claim.VOID
+    assert store.claim("c", BODY, LATER, NOW, store.epoch) is Claim.CLAIMED
+    assert store.claim("c", BODY, LATER, NOW, b"\xff" * 16) is Claim.VOID
+
+
+def test_a_batch_is_done_at_its_end(store: HandshakeStore) -> None:
+    for name in ("a", "b", "c", "d"):
+        assert store.claim(name, BODY, LATER, NOW) is Claim.CLAIMED
+    with store.together():
+        store.finish("a", "token of a")
+        store.refuse("b")
+        store.release("c")
+        with store.together():
+            store.finish("d", "token of d")
+    assert store.token("a", NOW) == "token of a"
+    assert store.token("d", NOW) == "token of d"
+    assert store.claim("b", BODY, LATER, NOW) is Claim.SPENT
     assert store.claim("c", BODY, LATER, NOW) is Claim.CLAIMED
 
 

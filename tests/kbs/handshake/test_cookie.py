@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -14,7 +14,7 @@ from kbs.protocol import base64url
 from kbs.protocol.tee import Tee
 
 END = datetime(2026, 6, 15, 12, 5, tzinfo=UTC)
-SEALER = CookieSealer([bytes(range(32))], b"epoch", os.urandom)
+SEALER = CookieSealer([bytes(range(32))], lambda: b"epoch", os.urandom)
 PLAIN = OpenChallenge("ab" * 16, "bm9uY2U=", Tee.SNP, "0.4.0", END)
 NONCE = '{"request_blob":"…"}'
 KEPT = OpenChallenge("cd" * 16, nonce_digest(NONCE), Tee.SE, "0.4.0", END, b"\n\nkept\n\x00\xff")
@@ -32,10 +32,32 @@ def test_the_cookie_shows_nothing_of_it() -> None:
     assert "kept" not in repr(KEPT)
 
 
-def test_cookies_without_anything_kept_are_as_long_as_before() -> None:
-    """The cookies of all other TEEs did not grow."""
-    size = 12 + 24 + len("snp\n0.4.0\nbm9uY2U=") + 16
+def test_cookies_without_anything_kept_do_not_carry_it() -> None:
+    """The cookies of all other TEEs did not grow for it."""
+    size = 2 + 12 + 24 + len("snp\n0.4.0\nbm9uY2U=") + 16
     assert len(base64url.decode(SEALER.seal(PLAIN))) == size
+
+
+def test_a_cookie_opens_in_its_epoch_only_and_says_which_that_was() -> None:
+    epochs = [b"first"]
+    sealer = CookieSealer([bytes(range(32))], lambda: epochs[-1], os.urandom)
+    cookie = sealer.seal(PLAIN)
+    opened = sealer.open(cookie)
+    assert opened is not None
+    assert opened.epoch == b"first"
+    epochs.append(b"second")
+    assert sealer.open(cookie) is None
+    again = sealer.open(sealer.seal(opened))
+    assert again == PLAIN
+    assert again.epoch == b"second"
+
+
+def test_each_day_has_a_key_of_its_own() -> None:
+    tomorrow = replace(PLAIN, expires=PLAIN.expires + timedelta(days=1))
+    today, other = base64url.decode(SEALER.seal(PLAIN)), base64url.decode(SEALER.seal(tomorrow))
+    assert int.from_bytes(other[:2], "big") == int.from_bytes(today[:2], "big") + 1
+    assert SEALER.open(base64url.encode(other).decode()) == tomorrow
+    assert SEALER.open(base64url.encode(today[:2] + other[2:]).decode()) is None
 
 
 def test_changed_and_foreign_cookies_do_not_open() -> None:
@@ -45,8 +67,8 @@ def test_changed_and_foreign_cookies_do_not_open() -> None:
         assert SEALER.open(base64url.encode(bytes(sealed)).decode()) is None
         sealed[at] ^= 1
     for other in (
-        CookieSealer([bytes(32)], b"epoch", os.urandom),
-        CookieSealer([bytes(range(32))], b"after a restart", os.urandom),
+        CookieSealer([bytes(32)], lambda: b"epoch", os.urandom),
+        CookieSealer([bytes(range(32))], lambda: b"after a restart", os.urandom),
     ):
         assert other.open(SEALER.seal(KEPT)) is None
 
