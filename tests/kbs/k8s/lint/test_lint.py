@@ -358,8 +358,29 @@ def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
 
 
 WORDS = st.sampled_from(
-    "spec template containers metadata labels name env ports selector args volumes "
-    "rules ingress egress webhooks matchLabels matchExpressions serve kind data image".split()
+    [
+        "spec",
+        "template",
+        "containers",
+        "metadata",
+        "labels",
+        "name",
+        "env",
+        "ports",
+        "selector",
+        "args",
+        "volumes",
+        "rules",
+        "ingress",
+        "egress",
+        "webhooks",
+        "matchLabels",
+        "matchExpressions",
+        "serve",
+        "kind",
+        "data",
+        "image",
+    ]
 )
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | WORDS,
