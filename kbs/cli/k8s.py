@@ -8,6 +8,8 @@ from typing import Final
 import click
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "controller": ("k8s_controller:controller_command", "Keep brokers as the objects of the trusted cluster say."),
+    "check": ("k8s_check:check_command", "Would this Pod attest, and why not."),
     "keys": ("k8s_keys:keys_command", "New keys, TLS and an admin token, as Secrets for `kubectl create`."),
     "lint": ("k8s_lint:lint_command", "Look for what is unsafe in rendered manifests."),
     "webhook": ("k8s_webhook:webhook_command", "Wire labelled Pods, and refuse what cannot be confidential."),
@@ -34,10 +36,8 @@ class _Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
-        rows = [(name, short) for name, (_, short) in _COMMANDS.items()]
-        if rows:
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in _COMMANDS.items()])
 
 
 @click.group("k8s", cls=_Lazy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,37 +45,52 @@ class Cache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ours: dict[Key, AnyResource] = {}
-        self._versions: dict[tuple[ApiKind, str, str], str] = {}
+        self._content: dict[tuple[ApiKind, str], dict[str, str]] = {}
 
     def snapshot(self) -> Snapshot:
         """Our objects now."""
         with self._lock:
             return Snapshot(dict(self._ours))
 
-    def put(self, key: Key, resource: AnyResource) -> AnyResource | None:
-        """Remember one; what stood there before."""
+    def put(self, key: Key, resource: AnyResource) -> tuple[AnyResource | None, AnyResource]:
+        """Remember one; what stood there before, and what stands now. An older state than is known is passed over."""
         with self._lock:
             before = self._ours.get(key)
+            if before is not None and _is_older(resource, before):
+                return before, before
             self._ours[key] = resource
-            return before
+            return before, resource
 
     def remove(self, key: Key) -> AnyResource | None:
         """Forget one."""
         with self._lock:
             return self._ours.pop(key, None)
 
-    def changed(self, kind: ApiKind, raw: Object, *, gone: bool) -> bool:
-        """Remember the state of a Secret or ConfigMap; whether it is another than before."""
-        meta = read_meta(raw)
-        place = (kind, meta.namespace, meta.name)
-        state = "" if gone else f"{meta.uid}/{meta.resource_version}"
+    def content_listed(self, kind: ApiKind, namespace: str, items: Iterable[Object]) -> list[str]:
+        """Remember the states of all Secrets or ConfigMaps of a namespace; names of those that changed, or are gone."""
+        found = {meta.name: f"{meta.uid}/{meta.resource_version}" for meta in map(read_meta, items)}
         with self._lock:
-            before = self._versions.get(place, "")
-            if gone:
-                self._versions.pop(place, None)
-            else:
-                self._versions[place] = state
-            return before != state
+            before = self._content.get((kind, namespace), {})
+            self._content[(kind, namespace)] = found
+        return sorted(name for name in before.keys() | found.keys() if before.get(name) != found.get(name))
+
+    def content_changed(self, kind: ApiKind, raw: Object, *, gone: bool) -> bool:
+        """Remember the state of one; whether it is another than before."""
+        meta = read_meta(raw)
+        with self._lock:
+            known = self._content.setdefault((kind, meta.namespace), {})
+            before = known.pop(meta.name, None)
+            if not gone:
+                known[meta.name] = f"{meta.uid}/{meta.resource_version}"
+            return before != known.get(meta.name)
+
+
+def _is_older(one: AnyResource, other: AnyResource) -> bool:
+    """Whether a state of the same object came before another (resource versions are numbers that grow, API 1.35)."""
+    mine, others = one.meta.resource_version, other.meta.resource_version
+    if one.meta.uid != other.meta.uid or not (mine.isdecimal() and others.isdecimal()):
+        return False
+    return int(mine) < int(others)
 
 
 def references(resource: AnyResource) -> frozenset[tuple[ApiKind, str]]:

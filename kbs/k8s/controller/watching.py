@@ -53,6 +53,8 @@ class Watching:
         self._stopped = threading.Event()
         self._failures = 0
         self.synced = threading.Event()
+        self.works = False
+        self.tried = False
         self.name = f"watch {kind.label} in {namespace or 'all namespaces'}"
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
@@ -73,8 +75,7 @@ class Watching:
                 self._failed(f"{self.name}: too old to go on from; listed again", quiet=True)
             except ApiError as err:
                 self._failed(str(err))
-            except Exception as err:
-                # The wall of this thread: what no line above foresaw must not end the watch for good.
+            except Exception as err:  # noqa: BLE001 - the wall of this thread: no surprise ends the watch for good
                 _log.exception("a watch failed", extra={"members": {"watch": self.name}})
                 self._failed(f"{self.name}: {type(err).__name__}")
 
@@ -89,6 +90,7 @@ class Watching:
             return
         self._listed(found.items)
         self.synced.set()
+        self.works = True
         self._health.well(self.name)
         version = found.resource_version
         while not self._stopped.is_set():
@@ -109,12 +111,15 @@ class Watching:
         if not seen and self._seconds() - started < _SHORT:
             self._failed(f"{self.name}: ends at once")
         else:
-            self._failures = 0
+            self._failures, self.works = 0, True
+            self._health.well(self.name)
         return version
 
     def _failed(self, text: str, *, quiet: bool = False) -> None:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
         self._failures += 1
+        self.tried = True
         if not quiet:
+            self.works = False
             self._health.ill(self.name, text)
         self._stopped.wait(pause)
