@@ -63,3 +63,15 @@ def test_leaves_and_nodes_are_apart() -> None:
     assert leaf_hash(b"") != EMPTY_ROOT
     pair = leaf_hash(b"a") + leaf_hash(b"b")
     assert Frontier([pair]).root() != Frontier([b"a", b"b"]).root()
+
+
+@given(st.lists(st.binary(max_size=8), max_size=40), st.integers(0, 40))
+def test_a_tree_goes_on_from_what_was_kept(leaves: list[bytes], at: int) -> None:
+    first = Frontier(leaves[:at])
+    tree = Frontier.restore(first.size, first.kept())
+    assert tree.root() == first.root()
+    for leaf in leaves[at:]:
+        tree.append(leaf)
+    assert tree.root() == Frontier(leaves).root()
+    with pytest.raises(ValueError):
+        Frontier.restore(first.size, first.kept() + b"\x00" * 32)
