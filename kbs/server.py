@@ -16,7 +16,7 @@ import resource
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -95,18 +95,25 @@ class BrokerArbiter(Arbiter):  # type: ignore[misc]
 
 def _look_after(broker: Broker) -> None:
     """What goes on beside requests, for as long as the process lives: the metrics of quiet times, compiling rules that
-    changed, forgetting expired handshakes, the hourly reminder of what is insecure."""
+    changed, following the audit log, forgetting expired handshakes, the hourly reminder of what is insecure."""
     for seconds in itertools.count(1):
         time.sleep(1)
-        try:
-            broker.metrics.flush()
-            broker.warm()
-            if seconds % _SWEEP_EVERY == 0:
-                broker.handshakes.sweep(broker.clock())
-        except Exception as err:  # noqa: BLE001 - the wall: one bad round must not be the last
-            _LOG.warning("a round beside the requests failed", extra={"members": {"error": type(err).__name__}})
+        for duty in (broker.metrics.flush, broker.warm, broker.audit.look):
+            _attempt(duty)
+        if seconds % _SWEEP_EVERY == 0:
+            _attempt(lambda: broker.handshakes.sweep(broker.clock()))
         if seconds % _WARN_EVERY == 0:
             _warn(broker.settings.insecure_switches())
+
+
+def _attempt(duty: Callable[[], object]) -> None:
+    try:
+        duty()
+    except Exception as err:  # noqa: BLE001 - the wall: one bad round must not be the last, nor stop other duties
+        members = {"error": type(err).__name__}
+        if isinstance(err, KbsError):
+            members["detail"] = err.operator_detail or str(err)
+        _LOG.warning("a round beside the requests failed", extra={"members": members})
 
 
 def _warn(switches: Sequence[str]) -> None:

@@ -6,13 +6,15 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kbs import config
 from kbs.audit import lines
 from kbs.config import Settings
 from kbs.errors import AuditUnavailable
-from kbs.storage.postgres.database import Database
+
+if TYPE_CHECKING:
+    from kbs.storage.postgres.database import Database
 
 
 class Reader(Protocol):
