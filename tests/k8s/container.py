@@ -76,6 +76,11 @@ class Container:
         """Send a signal to its first process."""
         self._ask("signal", number)
 
+    def execute(self, *command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a second command beside the first, as `kubectl exec`. Raises OSError, also when it takes too long."""
+        status, said, complained = self._ask("execute", command, seconds)[0]
+        return subprocess.CompletedProcess(list(command), status, said, complained)
+
     def words(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
