@@ -21,8 +21,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 OWN = {"kbs", "rvps", "tests"}
 
 IMPORT_NAMES: Mapping[str, str] = {
+    "azure-core": "azure",
+    "azure-identity": "azure",
+    "azure-keyvault-secrets": "azure",
     "dcap-qvl": "dcap_qvl",
     "gmssl-pyx": "gmssl_pyx",
+    "google-api-core": "google",
+    "google-auth": "google",
+    "google-cloud-secret-manager": "google",
     "google-re2": "re2",
     "grpcio": "grpc",
     "grpcio-health-checking": "grpc_health",
@@ -33,6 +39,7 @@ IMPORT_NAMES: Mapping[str, str] = {
     "protobuf": "google",
     "pytest-socket": "pytest_socket",
     "pytest-xdist": "xdist",
+    "python-pkcs11": "pkcs11",
     "pyyaml": "yaml",
     "sev-snp-measure": "sevsnpmeasure",
 }
