@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from a2wsgi import WSGIMiddleware
@@ -42,7 +42,6 @@ from kbs.attestation.service import AttestationService
 from kbs.audit.gate import GroupCommit
 from kbs.audit.log import AuditLog
 from kbs.audit.model import ORIGIN, Log
-from kbs.audit.postgres import PostgresAuditLog
 from kbs.clock import Clock, system_clock
 from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
 from kbs.errors import ConfigInvalid
@@ -64,15 +63,10 @@ from kbs.protocol.version import spoken_from
 from kbs.release.policies import ResourcePolicies
 from kbs.release.service import Release
 from kbs.secret import Secret
-from kbs.storage.handshakes import FileHandshakeStore, MemoryHandshakeStore
-from kbs.storage.memory import MemoryStore
+from kbs.storage.choice import Stores, open_recent, open_stores
 from kbs.storage.model import HandshakeStore, KeyValueStore
-from kbs.storage.postgres.database import Database
-from kbs.storage.postgres.opening import open_database
-from kbs.storage.raw import RawStore
-from kbs.storage.recent import Bounds, MemoryRecentStore, RecentStore, SqliteRecentStore
+from kbs.storage.recent import Bounds, MemoryRecentStore
 from kbs.storage.sealed import SealedStore, SealingKeys
-from kbs.storage.sqlite import SqliteStore
 from kbs.tokens.acceptor import TokenAcceptor
 from kbs.tokens.chain import load_trust_store
 from kbs.tokens.issuer import IssuerSettings, TokenIssuer
@@ -96,6 +90,9 @@ from rvps.client import ReferenceValueProvider, RemoteProvider
 from rvps.errors import ProviderUnavailable
 from rvps.expiry import ExpiryWatch
 
+if TYPE_CHECKING:
+    from kbs.storage.postgres.database import Database
+
 _WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
 _THREADS = 8  # for work that may wait, and for administration
 
@@ -107,6 +104,7 @@ class Broker:
     settings: Settings
     dispatcher: Dispatcher
     audit: Log
+    stores: Stores
     store: KeyValueStore
     handshakes: HandshakeStore
     policies: PolicyStore
@@ -153,9 +151,8 @@ class Broker:
         if isinstance(self.references, RemoteProvider):
             self.references.close()
         self.inputs.close()
-        self.handshakes.close()
-        self.store.close()
         self.audit.close()
+        self.stores.close()
 
 
 def build(
@@ -176,10 +173,10 @@ def build(
     sealing = SealingKeys([Secret(_key_bytes(data / keys.sealing))])
     token_key = load_token_key(data / keys.token, _under(data, settings.token.signer_chain))
     admin_key = load_signing_key(data / keys.admin)
-    database = open_database(data, settings.storage) if settings.storage.kind == "postgres" else None
-    audit = open_audit(data, settings, clock=clock, database=database)
-    store = SealedStore(_raw_store(data, settings), sealing)
-    handshake_store = _handshake_store(data, settings, sealing)
+    stores = open_stores(data, settings.storage, sealing)
+    audit = open_audit(data, settings, clock=clock, database=stores.database)
+    store = SealedStore(stores.rules, sealing)
+    handshake_store = stores.handshakes
     engine = _engine(settings, clock)
     compiler = _compiler(settings, clock)
     shipped = Shipped.load()
@@ -191,7 +188,7 @@ def build(
         scopes=Scopes(settings.policy.tenants),
     )
     candidates = Candidates(store, policies)
-    inputs = _decision_inputs(data, settings, sealing, clock)
+    inputs = _decision_inputs(data, settings, sealing, stores, clock)
     references = reference_provider(settings.references, data, store, durable=settings.storage.kind != "memory")
     ring = KeyRing(token_key)
     issuer_name = settings.server.public_url or DEFAULT_ISSUER
@@ -300,6 +297,7 @@ def build(
         settings,
         dispatcher,
         audit,
+        stores,
         store,
         handshake_store,
         policies,
@@ -332,6 +330,9 @@ def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock, d
     key = _audit_key(data / settings.keys.audit)
     head = data / settings.audit.head
     if settings.storage.kind == "postgres":
+        from kbs.audit.postgres import PostgresAuditLog  # with it comes psycopg, which takes a tenth of a second
+        from kbs.storage.postgres.opening import open_database
+
         alone = database is None
         database = database or open_database(data, settings.storage)
         return PostgresAuditLog(database, head, key, origin=ORIGIN, clock=clock, alone=alone)
@@ -359,28 +360,18 @@ def _under(data: Path, path: Path | None) -> Path | None:
     return None if path is None else data / path
 
 
-def _raw_store(data: Path, settings: Settings) -> RawStore:
-    if settings.storage.kind == "memory":
-        return MemoryStore()
-    return SqliteStore(data / settings.storage.path / "kbs.db")
-
-
-def _handshake_store(data: Path, settings: Settings, sealing: SealingKeys) -> HandshakeStore:
-    if settings.storage.kind == "memory":
-        return MemoryHandshakeStore()
-    return FileHandshakeStore(data / settings.storage.path / "handshakes", sealing.for_purpose(b"handshakes"))
-
-
-def _decision_inputs(data: Path, settings: Settings, sealing: SealingKeys, clock: Clock) -> DecisionInputs:
+def _decision_inputs(
+    data: Path, settings: Settings, sealing: SealingKeys, stores: Stores, clock: Clock
+) -> DecisionInputs:
     policy = settings.policy
     bounds = Bounds(policy.history_decisions, policy.history_bytes, policy.history_days * 86_400.0)
-    store: RecentStore
+    path = policy.history_path
+    if path is None and settings.storage.kind == "sqlite":
+        path = settings.storage.path / "decisions.db"
     if settings.storage.kind == "memory" or not bounds.records:
-        store = MemoryRecentStore(bounds)
-    else:
-        path = data / (policy.history_path or settings.storage.path / "decisions.db")
-        store = SqliteRecentStore(path, sealing.for_purpose(b"decision inputs"), bounds)
-    return DecisionInputs(store, bounds, clock)
+        return DecisionInputs(MemoryRecentStore(bounds), bounds, clock)
+    recent = open_recent(_under(data, path), stores, sealing.for_purpose(b"decision inputs"), bounds)
+    return DecisionInputs(recent, bounds, clock)
 
 
 def _compiler(settings: Settings, clock: Clock) -> Compiler:

@@ -7,6 +7,7 @@ The TLS leaf is never a CA certificate: the field's guests refuse one (kbs-proto
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ def make(
     insecure_sample: bool,
     insecure_http: bool,
     insecure_test_root: Path | None = None,
+    dsn_file: Path | None = None,
     token_lifetime: timedelta,
     now: datetime,
 ) -> Made:
@@ -60,6 +62,7 @@ def make(
         names: further host names and addresses for the TLS leaf.
         tees: TEEs to enable beside the sample ones.
         insecure_test_root: folder of make-believe vendors to trust, as in the settings.
+        dsn_file: keep rules and claims in the PostgreSQL database whose address is in this file.
 
     Raises:
         ConfigInvalid: there is a data directory already, or the directory is not empty.
@@ -76,6 +79,8 @@ def make(
     settings = _settings_text(
         tees, insecure_sample=insecure_sample, insecure_http=insecure_http, insecure_test_root=insecure_test_root
     )
+    if dsn_file is not None:
+        settings += f'\n[storage]\nkind = "postgres"\ndsn_file = {json.dumps(str(dsn_file.absolute()))}\n'
     write_private_file(data / "kbs.toml", settings.encode())
     return Made(data, None if insecure_http else data / "tls/ca.pem", data / "admin-token", data / "kbs.toml")
 

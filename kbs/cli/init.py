@@ -12,6 +12,7 @@ from kbs.admin.data_directory import make, make_keys
 from kbs.cli.output import console, print_json
 from kbs.cli.test_root import NAME, make_test_root, playable
 from kbs.clock import system_clock
+from kbs.config import StorageSettings
 
 _TOKEN_LIFE = timedelta(hours=24)
 
@@ -30,6 +31,18 @@ _TOKEN_LIFE = timedelta(hours=24)
     "--name", "names", multiple=True, help="Further host name or address for the TLS certificate; repeatable."
 )
 @click.option("--keys-only", is_flag=True, help="Only the key files and an admin token, for replicas that share them.")
+@click.option(
+    "--storage",
+    type=click.Choice(["sqlite", "postgres"]),
+    default="sqlite",
+    show_default=True,
+    help="Where rules are kept.",
+)
+@click.option(
+    "--dsn-file",
+    type=click.Path(path_type=Path),
+    help="With --storage postgres: file with one libpq URI. It stays where it is; the settings name it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def init_command(
     directory: Path,
@@ -39,6 +52,8 @@ def init_command(
     tees: tuple[str, ...],
     names: tuple[str, ...],
     keys_only: bool,
+    storage: str,
+    dsn_file: Path | None,
     as_json: bool,
 ) -> None:
     """Make a data directory: settings, keys, TLS material and an admin token for 24 hours.
@@ -48,6 +63,10 @@ def init_command(
     if keys_only:
         _keys_only(directory, as_json=as_json)
         return
+    if (storage == "postgres") != (dsn_file is not None):
+        raise click.UsageError("--storage postgres and --dsn-file FILE go together")
+    if dsn_file is not None:
+        _try_database(dsn_file)
     players = playable(tees) if insecure_test_root else ()
     made = make(
         directory,
@@ -56,6 +75,7 @@ def init_command(
         insecure_sample=insecure_sample,
         insecure_test_root=Path(NAME) if insecure_test_root else None,
         insecure_http=insecure_http,
+        dsn_file=dsn_file,
         token_lifetime=_TOKEN_LIFE,
         now=system_clock(),
     )
@@ -96,3 +116,14 @@ def _keys_only(directory: Path, *, as_json: bool) -> None:
     out.print(f"[green]made[/] {escape(str(directory))}: sealing.key session.key token.pem admin.pem audit.pem")
     out.print(f"  admin token  {escape(str(token))} (24 hours; not for the brokers)")
     out.print("[dim]next:[/] mount the keys read-only where brokers run and name them in \\[keys] (docs/replicas.md)")
+
+
+def _try_database(dsn_file: Path) -> None:
+    """Nothing is made for a database that does not answer. Its tables are made by the broker when it starts."""
+    from kbs.storage.postgres.opening import open_database  # takes a tenth of a second, and only this needs it
+
+    database = open_database(Path.cwd(), StorageSettings(kind="postgres", dsn_file=dsn_file, connections=1))
+    try:
+        database.use(lambda db: db.execute("SELECT 1"))
+    finally:
+        database.close()

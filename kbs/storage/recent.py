@@ -92,7 +92,7 @@ class SqliteRecentStore:
 
     def append(self, batch: bytes, records: int, at: float) -> None:
         """Seal and keep a batch."""
-        sealed = self._keys.seal(batch, _bound(at, records))
+        sealed = self._keys.seal(batch, bound(at, records))
 
         def write(db: sqlite3.Connection) -> None:
             db.execute("BEGIN IMMEDIATE")
@@ -113,7 +113,7 @@ class SqliteRecentStore:
         query = "SELECT at, records, sealed FROM batches WHERE at >= ? ORDER BY seq DESC"
         for at, records, sealed in self._link.use(lambda db: db.execute(query, (not_before,)).fetchall()):
             try:
-                yield self._keys.open(sealed, _bound(at, records))
+                yield self._keys.open(sealed, bound(at, records))
             except SealBroken:  # another key, or damaged: there is one batch less to look at
                 continue
 
@@ -122,7 +122,8 @@ class SqliteRecentStore:
         self._link.close()
 
 
-def _bound(at: float, records: int) -> bytes:
+def bound(at: float, records: int) -> bytes:
+    """What a batch is sealed with: its time and its number of records."""
     return f"recent batch 1 {at!r} {records}".encode("ascii")
 
 

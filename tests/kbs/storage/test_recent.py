@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kbs.secret import Secret
+from kbs.storage.postgres.database import Database
+from kbs.storage.postgres.recent import PostgresRecentStore
 from kbs.storage.recent import Bounds, MemoryRecentStore, RecentStore, SqliteRecentStore
 from kbs.storage.sealed import SealingKeys
 
@@ -15,13 +17,15 @@ KEYS = SealingKeys([Secret(bytes(range(32)))], purpose=b"test")
 BOUNDS = Bounds(records=10, octets=2_000, seconds=100)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecentStore]:
-    made: RecentStore = (
-        MemoryRecentStore(BOUNDS)
-        if request.param == "memory"
-        else SqliteRecentStore(tmp_path / "store" / "recent.db", KEYS, BOUNDS)
-    )
+    made: RecentStore
+    if request.param == "postgres":
+        made = PostgresRecentStore(request.getfixturevalue("new_database")(), KEYS, BOUNDS)
+    elif request.param == "memory":
+        made = MemoryRecentStore(BOUNDS)
+    else:
+        made = SqliteRecentStore(tmp_path / "store" / "recent.db", KEYS, BOUNDS)
     yield made
     made.close()
 
@@ -65,3 +69,14 @@ def test_only_the_right_key_opens(tmp_path: Path) -> None:
     assert list(SqliteRecentStore(path, other, BOUNDS).newest_first(0)) == []
     assert list(SqliteRecentStore(path, KEYS, BOUNDS).newest_first(0)) == [b"a claim"]
     assert b"a claim" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_replicas_find_what_each_of_them_kept(new_database: Callable[[], Database]) -> None:
+    one, two = (PostgresRecentStore(new_database(), KEYS, BOUNDS) for _ in range(2))
+    one.append(b"of one", 1, 1.0)
+    two.append(b"of two", 9, 2.0)
+    assert list(one.newest_first(0)) == [b"of two", b"of one"]
+    two.append(b"of two again", 1, 3.0)
+    assert list(one.newest_first(0)) == [b"of two again", b"of two"]
+    stranger = PostgresRecentStore(new_database(), SealingKeys([Secret(b"k" * 32)]), BOUNDS)
+    assert list(stranger.newest_first(0)) == []
