@@ -13,7 +13,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -40,15 +41,15 @@ def find_postgres() -> Path | None:
 
 @dataclass(slots=True)
 class Cluster:
-    """One server with its files in `folder`.
-
-    settings: lines for postgresql.conf beside those that make it quick.
-    """
+    """One server with its files in `folder`. The role `guarded` needs a password, the others only the socket."""
 
     programs: Path
     folder: Path
-    settings: Sequence[str] = ()
-    _server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        """Names the socket; over TCP it listens only if a test makes it."""
+        return 20_000 + os.getpid() % 20_000
 
     def make(self) -> None:
         """Make the files; the administrator is `admin`, and who connects over the socket is believed."""
@@ -59,7 +60,9 @@ class Cluster:
         with (self.data / "postgresql.conf").open("a") as conf:
             quick = ("fsync = off", "shared_buffers = 16MB", "max_connections = 60", "listen_addresses = ''")
             unix = (f"unix_socket_directories = '{self.folder}'", "autovacuum = off", "max_wal_senders = 0")
-            conf.write("\n".join((*quick, "wal_level = minimal", *unix, *self.settings, "")))
+            conf.write("\n".join((*quick, "wal_level = minimal", *unix, f"port = {self.port}", "")))
+        rules = "local all guarded scram-sha-256\nlocal all all trust\nhostssl all guarded 127.0.0.1/32 scram-sha-256\n"
+        (self.data / "pg_hba.conf").write_text(rules)
 
     @property
     def data(self) -> Path:
@@ -68,7 +71,7 @@ class Cluster:
 
     def dsn(self, schema: str = "public", user: str = "admin") -> Secret:
         """The address of one schema."""
-        text = f"postgresql://{user}@/postgres?host={self.folder}&options=-csearch_path%3D{schema}"
+        text = f"postgresql://{user}@/postgres?host={self.folder}&port={self.port}&options=-csearch_path%3D{schema}"
         return Secret(text.encode())
 
     def run(self, *statements: str) -> None:
@@ -84,6 +87,15 @@ class Cluster:
     def stop(self, how: str = "fast") -> None:
         """Stop it; `immediate` is as a crash: no check point, unlogged tables are empty afterwards."""
         self._run("pg_ctl", "-s", "-w", "-t", "60", "-D", str(self.data), "-m", how, "stop")
+
+    @contextmanager
+    def down(self, how: str = "fast") -> Iterator[None]:
+        """Stopped inside, and running again afterwards."""
+        self.stop(how)
+        try:
+            yield
+        finally:
+            self.start()
 
     def pid(self) -> int:
         """The server's process."""

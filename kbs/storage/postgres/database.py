@@ -43,8 +43,8 @@ class Limits:
 
     connect: for a connection, each host (libpq knows no less than 2). statement: the server's own limit for one
     statement. lock: for a lock that another transaction holds. answer: for the server to answer at all; then the
-    connection is closed. busy: for one of our connections to become free. rest: after a failed connect, and as long
-    again as that took, everybody is refused at once.
+    connection is closed, and as long again everybody is refused at once. busy: for one of our connections to become
+    free. rest: after a failed connect, and as long again as that took, everybody is refused at once.
     """
 
     connect: int = 2
@@ -73,12 +73,14 @@ class Connection(psycopg.Connection[Row]):
     """A connection that does not wait for ever: a server that is stopped, or behind a dead link, answers nothing."""
 
     patience: float = 5.0
+    is_silent: bool = False
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Run one exchange with the server; raises `psycopg.OperationalError` after `patience` seconds."""
         try:
             return super().wait(gen, interval, self.patience if timeout is None else timeout)
         except psycopg.errors._WaitTimeout as err:
+            self.is_silent = True
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer within {self.patience:g} s") from err
 
@@ -153,6 +155,7 @@ class Database:
         self._most = connections
         self._in_use = 0
         self._rest_until = 0.0
+        self._why = ""
         self._closed = False
         self._change = threading.Condition(threading.Lock())
         _DATABASES.add(self)
@@ -170,14 +173,13 @@ class Database:
             StorageUnavailable: down, full, read-only, a lock held for too long, no answer, all connections in use.
         """
         connection = self._take()
-        begun = monotonic()
         try:
             return work(connection)
         except psycopg.Error as err:
             if isinstance(err, psycopg.errors.ReadOnlySqlTransaction):
                 connection.close()  # no longer the primary; the next connect looks for it
             if connection.closed:
-                self._broken(begun)
+                self._broken(connection, err)
             if not (repeatable and connection.closed):
                 raise self.unavailable(err) from err
         finally:
@@ -191,13 +193,13 @@ class Database:
             text = text.replace(secret, "•••")
         return StorageUnavailable("the store is unavailable", operator_detail=f"postgresql {self.name}: {text}")
 
-    def _broken(self, begun: float) -> None:
-        """The others lead to the same server. One that took long to break would do so for the next request as well."""
+    def _broken(self, connection: Connection, why: psycopg.Error) -> None:
+        """The others lead to the same server. One that stands still would keep the next request waiting as well."""
         with self._change:
             self._drop()
-            now = monotonic()
-            if now - begun > self._limits.rest:
-                self._rest_until = now + (now - begun)
+            if connection.is_silent:
+                self._rest_until = monotonic() + self._limits.answer
+                self._why = str(why)
 
     def _take(self) -> Connection:
         with self._change:
@@ -212,7 +214,7 @@ class Database:
                     return connection
                 connection.close()
             if monotonic() < self._rest_until:
-                raise self.unavailable("could not connect a moment ago")
+                raise self.unavailable(f"a moment ago: {self._why}")
             self._in_use += 1
         begun = monotonic()
         try:
@@ -222,6 +224,7 @@ class Database:
                 self._in_use -= 1
                 now = monotonic()
                 self._rest_until = now + self._limits.rest + (now - begun)
+                self._why = str(err)
                 self._change.notify_all()  # also a fork may wait
             if isinstance(err, psycopg.Error):
                 raise self.unavailable(err) from err
