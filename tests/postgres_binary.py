@@ -45,11 +45,7 @@ class Cluster:
 
     programs: Path
     folder: Path
-
-    @property
-    def port(self) -> int:
-        """Names the socket; over TCP it listens only if a test makes it."""
-        return 20_000 + os.getpid() % 20_000
+    port: int  # names the socket; over TCP it listens only if a test makes it
 
     def make(self) -> None:
         """Make the files; the administrator is `admin`, and who connects over the socket is believed."""
@@ -148,7 +144,7 @@ def postgres() -> Iterator[Cluster]:
         pytest.skip("needs postgres")
     # not below pytest's folder: its path may be too long for a socket, and others may not enter it
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        cluster = Cluster(programs, Path(folder))
+        cluster = Cluster(programs, Path(folder), port=20_000 + os.getpid() % 10_000)
         cluster.make()
         cluster.start()
         try:
