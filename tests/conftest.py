@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests import bao_binary, opa_binary, postgres_binary, swtpm_binary
+from tests import bao_binary, opa_binary, postgres_binary, softhsm, swtpm_binary
 from tests.bao_binary import bao
 from tests.crosscheck import programs
 from tests.opa_binary import opa, opa_socket
 from tests.postgres_binary import new_database, postgres, schema
+from tests.softhsm import token
+from tests.startup import sitecustomize
 from tests.swtpm_binary import new_tpm, swtpm
 
-__all__ = ["bao", "new_database", "new_tpm", "opa", "opa_socket", "postgres", "schema", "swtpm", "vectors"]
+__all__ = ["bao", "new_database", "new_tpm", "opa", "opa_socket", "postgres", "schema", "swtpm", "token", "vectors"]
 
 VECTORS = Path(__file__).parent / "vectors"
+STARTUP = Path(__file__).parent / "startup"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile each policy once, in whichever process it is first needed (tests/startup)."""
+    if sitecustomize.VARIABLE in os.environ:
+        return  # a worker of pytest-xdist, started by a process that did this
+    folder = Path(tempfile.mkdtemp(prefix="kbs-tests-wasm-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    configuration = folder / "cache.toml"
+    configuration.write_text(f"[cache]\ndirectory = '{folder / 'modules'}'\n")
+    sitecustomize.begin(str(configuration))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(STARTUP), os.environ.get("PYTHONPATH"))))
 
 
 @pytest.fixture
@@ -30,4 +48,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     swtpm_binary.summarize(terminalreporter)
     bao_binary.summarize(terminalreporter)
     postgres_binary.summarize(terminalreporter)
+    softhsm.summarize(terminalreporter)
     programs.summarize(terminalreporter)

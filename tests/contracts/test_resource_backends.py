@@ -27,6 +27,7 @@ from tests.fakes.broker import StoppedClock
 from tests.fakes.cloud_secrets import CLIENT_SECRET, PROJECT, VAULT, FakeAws, FakeAzure, FakeGcp
 from tests.fakes.kubernetes_secrets import KUBECONFIG, FakeSecrets
 from tests.fakes.vault import FakeVault
+from tests.softhsm import SoftToken
 
 NAME = "team-a/keys/one"
 META: Mapping[str, str] = {"author": "ann"}
@@ -100,6 +101,13 @@ def kubernetes(folder: Path, patch: pytest.MonkeyPatch) -> Backend:
     return made
 
 
+def pkcs11(token: SoftToken) -> Backend:
+    made = external(token.folder, type="pkcs11", module=str(token.module), pin_file="pin")
+    for entry in made.entries():
+        made.delete(entry.key)
+    return made
+
+
 def _closing(*steps: Callable[[], None]) -> Callable[[], None]:
     def close() -> None:
         for step in steps:
@@ -120,21 +128,23 @@ BACKENDS: dict[str, Callable[[Path, pytest.MonkeyPatch], Backend]] = {
     "vault-1": vault(1, "kv1"),
     "vault-2": vault(2, "secret"),
 }
-UNNUMBERED = {"aws", "azure", "vault-1"}
+UNNUMBERED = {"aws", "azure", "pkcs11", "vault-1"}
 CREATES_ONCE = {"aws"}  # of these
 CURRENT_ONLY = {"kubernetes"}
 """Numbers that grow, by which writes are compared; past values are not kept."""
-NEVER_EMPTY = {"aws", "azure", "gcp"}
+NEVER_EMPTY = {"aws", "azure", "gcp", "pkcs11"}
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, "pkcs11"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def backend(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    made = BACKENDS[kind](tmp_path, monkeypatch)
+def backend(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Backend]:
+    made = BACKENDS[kind](tmp_path, monkeypatch) if kind != "pkcs11" else pkcs11(request.getfixturevalue("token"))
     yield made
     if isinstance(made, kubernetes_store.KubernetesBackend):
         made.close()
