@@ -34,6 +34,7 @@ IMPORT_NAMES: Mapping[str, str] = {
     "grpcio-health-checking": "grpc_health",
     "grpcio-tools": "grpc_tools",
     "import-linter": "importlinter",
+    "kubernetes-validate": "kubernetes_validate",
     "opa-python-client": "opa_client",
     "prometheus-client": "prometheus_client",
     "protobuf": "google",
