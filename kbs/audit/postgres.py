@@ -86,32 +86,49 @@ class PostgresAuditLog:
         self._signer = HeadSigner(origin, key)
         self._clock = clock
         self._database = database
+        self._alone = alone
         self._lock = threading.Lock()
         self._looking = threading.Lock()
-        self._alone = alone
         self._closed = False
         self._fault: str | None = None  # of the head outside
+        self._watches = False
         try:
             self._outside = OutsideHead(head_path)
-            database.prepare(FORMAT)
+        except OSError as err:
+            raise unavailable(f"{head_path}: {err.strerror}") from err
+        try:
+            self._enter(head_path)
+        except BaseException:
+            self._release()
+            raise
+        _LOGS.add(self)
+
+    def _enter(self, head_path: Path) -> None:
+        try:
+            self._database.prepare(FORMAT)
             note = self._outside.read()
-            known = None if note is None else self._checked(note)
-            if known is None or not known.size:
-                first = Tail.empty(self._signer)
-                self._use(lambda db: db.execute(BEGIN, (first.tree.kept(), first.end.note.decode())))
         except OSError as err:
             raise unavailable(f"{head_path}: {err.strerror}") from err
         except StorageUnavailable as err:
             raise unavailable(err.operator_detail) from err
+        known = None if note is None else self._checked(note)
+        if known is None or not known.size:
+            first = Tail.empty(self._signer)
+            self._use(lambda db: db.execute(BEGIN, (first.tree.kept(), first.end.note.decode())))
         self._tail = self._read_tail(known)
         self._seen = known or self._tail.end
-        self._watches = False
         if known is not None:
             self._follow(self._tail.end)
-        elif self._outside.is_mine():
-            self._watches = True
+        else:
+            self._begin_outside()
+
+    def _begin_outside(self) -> None:
+        try:
+            self._watches = self._outside.is_mine()
+        except OSError as err:
+            self._fail_outside(err)
+        if self._watches:
             self._keep_outside()
-        _LOGS.add(self)
 
     # --- what the database says ---------------------------------------------------------------------------------------
 
@@ -302,16 +319,17 @@ class PostgresAuditLog:
             self._closed = True
             _LOGS.discard(self)
             self._release()
-            if self._alone:
-                self._database.close()
 
     def _release(self) -> None:
         self._watches = False
         self._outside.release()
+        if self._alone:
+            self._database.close()
 
     def _after_fork(self) -> None:
         self._lock, self._looking = threading.Lock(), threading.Lock()  # threads of the parent may have held the old
-        self._release()
+        self._watches = False
+        self._outside.release()
 
 
 _LOGS: weakref.WeakSet[PostgresAuditLog] = weakref.WeakSet()

@@ -11,8 +11,10 @@ import pytest
 from kbs.app import open_audit
 from kbs.audit.events import AdminRead, Event, ReleaseDenied
 from kbs.config import load
+from kbs.errors import AuditUnavailable
 from tests.fakes.broker import StoppedClock
 from tests.kbs.cli.conftest import bad_json, good_json, invoke
+from tests.postgres_binary import Cluster
 
 LOG = "audit/log.jsonl"
 Change = Callable[[list[bytes]], list[bytes]]
@@ -161,3 +163,62 @@ def test_show(data: Path) -> None:
     assert "thing 4" in text
     missing = invoke(None, "audit", "show", "0" * 31 + "f0", "--data", data)
     assert (missing.exit_code, "no decision" in missing.stderr) == (1, True)
+
+
+@pytest.fixture
+def shared(tmp_path: Path, postgres: Cluster, schema: str) -> Path:
+    """A data directory of brokers on PostgreSQL, with ten records."""
+    folder, dsn = tmp_path / "shared", tmp_path / "dsn"
+    dsn.write_bytes(postgres.dsn(schema).reveal())
+    assert invoke(None, "init", folder, "--storage", "postgres", "--dsn-file", dsn).exit_code == 0
+    _append(folder, _events(10))
+    return folder
+
+
+def test_a_shared_log_is_verified_and_read(shared: Path) -> None:
+    result = invoke(None, "audit", "verify", "--data", shared)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("whole  postgresql ")
+    assert "10 records, 10 of them signed for" in result.stdout
+    found = good_json(invoke(None, "audit", "tail", "--data", shared, "-n", 3, "--json"))
+    assert [each["what"] for each in found] == ["thing 7", "thing 8", "thing 9"]
+    assert "thing 5" in invoke(None, "audit", "show", f"{5:032x}", "--data", shared).stdout
+    assert invoke(None, "audit", "show", "f" * 32, "--data", shared).exit_code == 1
+    (shared / "audit-head").unlink()  # a machine on which no broker ran
+    assert invoke(None, "audit", "verify", "--data", shared).exit_code == 0
+
+
+@pytest.mark.parametrize("where", ["data", "shared"])
+def test_what_is_exported_verifies_by_itself(where: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder, out = request.getfixturevalue(where), tmp_path / "out"
+    found = good_json(invoke(None, "audit", "export", out, "--data", folder, "--json"))
+    assert found == {"log": str(out / "log.jsonl"), "head": str(out / "audit-head"), "records": 10}
+    _append(folder, _events(1))
+    words = ("audit", "verify", "--data", folder, "--log", out / "log.jsonl", "--head", out / "audit-head")
+    assert "10 records, 10 of them signed for" in invoke(None, *words).stdout
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o600}
+    refused = invoke(None, "audit", "export", out, "--data", folder)
+    assert (refused.exit_code, "is not empty" in refused.stderr) == (1, True)
+    text = (out / "log.jsonl").read_bytes()
+    (out / "log.jsonl").write_bytes(text.replace(b"thing 3", b"thing 4"))
+    assert invoke(None, *words).exit_code == 1
+
+
+def test_a_shared_log_that_went_back_is_refused_until_it_is_accepted(
+    shared: Path, postgres: Cluster, schema: str
+) -> None:
+    assert good_json(invoke(None, "audit", "accept", "--data", shared, "--json")) == {"accepted": False}
+    postgres.run(f"DELETE FROM {schema}.kbs_audit_lines", f"DELETE FROM {schema}.kbs_audit_tail")
+    with pytest.raises(AuditUnavailable) as caught:
+        _append(shared, _events(1))
+    assert "kbs audit accept" in str(caught.value.operator_detail)
+    assert invoke(None, "audit", "verify", "--data", shared).exit_code == 1
+    assert "the log was gone" in invoke(None, "audit", "accept", "--data", shared).stdout
+    _append(shared, _events(1))
+    result = invoke(None, "audit", "verify", "--data", shared)
+    assert (result.exit_code, "an operator accepted" in result.stdout) == (0, True)
+
+
+def test_a_log_of_files_is_not_accepted(data: Path) -> None:
+    result = invoke(None, "audit", "accept", "--data", data)
+    assert (result.exit_code, "move log and head away" in result.stderr) == (1, True)
