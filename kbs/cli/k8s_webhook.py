@@ -32,8 +32,8 @@ def _address(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option(
     "--max-age",
     type=Duration(),
-    default=timedelta(minutes=5),
-    show_default="5m",
+    default="5m",
+    show_default=True,
     help="How long to go on with known profiles while the API server does not answer.",
 )
 def webhook_command(
