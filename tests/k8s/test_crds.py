@@ -84,6 +84,7 @@ BAD: list[tuple[str, int, dict[str, Any], str]] = [
     ("BrokerPolicy", 0, {"configMapRef": {"name": "c", "key": "k"}}, "spec"),
     ("BrokerPolicy", 0, {"rego": None}, "spec"),
     ("BrokerPolicy", 0, {"policyId": "../x"}, "spec.policyId"),
+    ("BrokerPolicy", 0, {"policyId": "default"}, "spec.policyId"),
     ("BrokerPolicy", 0, {"kind": "other"}, "spec.kind"),
     ("ReferenceValueSet", 0, {"statementSecretRef": {"name": "s"}}, "spec"),
     ("ReferenceValueSet", 0, {"unsigned": True}, "spec"),
