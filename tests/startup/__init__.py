@@ -1,0 +1,1 @@
+"""What tests give to the Python processes that they start."""
