@@ -284,6 +284,7 @@ ADMITTED = {
     "resource/by-init-data": set[str](),
     "resource/gpu-composite": set[str](),
     "resource/per-repository": set[str](),
+    "resource/with-plugins": {"SNP", OTHER},
     "resource/with-status": {"SNP"},
     "resource/upstream/default": {"SNP", "WARNED", "COMPOSITE"},
     "resource/upstream/allow-all": {"SNP", "SAMPLE", "WARNED", "COMPOSITE", "NO_CPU", "EMPTY"},
