@@ -1,4 +1,4 @@
-// A Kubernetes control plane for tests: etcd, kube-apiserver and kube-controller-manager in one process, or one by one.
+// A Kubernetes control plane for tests: etcd, kube-apiserver and controllers in one process, or one by one.
 //
 //	controlplane all DIR [FLAG of kube-apiserver ...]
 //	controlplane etcd DIR
@@ -22,7 +22,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,21 +32,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
-	logsapi "k8s.io/component-base/logs/api/v1"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 )
-
-// What the tests rely on. Those of nodes, volumes and clouds are left out, but for the one that takes the finalizer off
-// claims: without it no namespace with a claim would ever be gone.
-var active = []string{
-	"clusterrole-aggregation-controller", "cronjob-controller", "daemonset-controller", "deployment-controller",
-	"disruption-controller", "endpointslice-controller", "garbage-collector-controller", "job-controller",
-	"namespace-controller", "persistentvolumeclaim-protection-controller", "pod-garbage-collector-controller",
-	"replicaset-controller", "resourcequota-controller", "root-ca-certificate-publisher-controller",
-	"serviceaccount-controller", "statefulset-controller", "ttl-after-finished-controller",
-	"validatingadmissionpolicy-status-controller",
-}
 
 const usage = "usage: controlplane all|etcd|apiserver|controllers DIR [FLAG of kube-apiserver ...]"
 
@@ -147,11 +133,9 @@ func (f folder) apiserver(flags []string) {
 }
 
 func (f folder) controllers() {
-	go run(controllers.NewControllerManagerCommand(), []string{
-		"--kubeconfig=" + f.path("kubeconfig"), "--leader-elect=false", "--secure-port=0", "--bind-address=127.0.0.1",
-		"--use-service-account-credentials", "--service-account-private-key-file=" + f.path("sa.key"),
-		"--root-ca-file=" + f.path("tls.crt"), "--controllers=" + strings.Join(active, ","),
-	})
+	config, err := clientcmd.BuildConfigFromFlags("", f.path("kubeconfig"))
+	must(err)
+	runControllers(context.Background(), config, f.path("tls.crt"))
 	accounts := f.client().CoreV1().ServiceAccounts("default")
 	until(func() error {
 		_, err := accounts.Get(context.Background(), "default", metav1.GetOptions{})
@@ -180,8 +164,6 @@ func main() {
 	if len(os.Args) < 3 || (len(os.Args) > 3 && os.Args[1] != "all" && os.Args[1] != "apiserver") {
 		must(fmt.Errorf("%s", usage))
 	}
-	// Two components set up logging in one process; the second would be refused.
-	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)

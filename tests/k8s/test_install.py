@@ -1,0 +1,155 @@
+"""Installed on a real API server as the documents say, both ways: keys, upgrade, uninstall, and Pods that start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes.client import ApiException
+
+from kbs.k8s.keys import POD_SECURITY
+from tests.k8s.cluster import Cluster, new_namespace, wait_until
+from tests.k8s.conftest import Command
+from tests.k8s.kubelet import Node
+from tests.k8s.rendering import CHART, K8S, kustomize, values
+from tests.k8s.rendering import helm as template
+
+KBS = [sys.executable, "-m", "kbs"]
+IMAGE = "ghcr.io/confidential-key-broker/kbs"
+SHIPPED = ("dev", "prod", "ha", "air-gapped", "opa")
+
+
+def keys(*options: str) -> str:
+    """`kbs k8s keys`, as it goes into `kubectl create -f -`."""
+    done = subprocess.run([*KBS, "k8s", "keys", *options], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def kbs_namespace(cluster: Cluster) -> Iterator[str]:
+    """The one that the overlays name, held to the restricted profile. One for the module: it takes long to go."""
+    with new_namespace(cluster, "kbs", POD_SECURITY) as name:
+        yield name
+    with pytest.raises(ApiException, match="Not Found"):
+        wait_until(lambda: cluster.core.read_namespace("kbs").metadata is None, "the namespace is gone")
+
+
+@pytest.mark.usefixtures("kbs_namespace")
+@pytest.mark.parametrize("overlay", SHIPPED)
+def test_the_api_server_takes_every_overlay(overlay: str, kubectl: Command) -> None:
+    """Every object but those in the webhook's own namespace, which a dry run does not make; and no warning."""
+    objects = [each for each in kustomize(f"overlays/{overlay}") if each["metadata"].get("namespace") != "kbs-webhook"]
+    done = kubectl(
+        "apply", "--server-side", "--dry-run=server", "-f", "-", "-o", "name", input=yaml.safe_dump_all(objects)
+    )
+    assert len(done.stdout.split()) == len(objects)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("file", ["", *SHIPPED])
+def test_the_api_server_takes_the_chart(file: str, kbs_namespace: str, kubectl: Command) -> None:
+    objects = template(*(values(file) if file and file != "prod" else ()))
+    kubectl(
+        "apply", "--server-side", "--dry-run=server", "-n", kbs_namespace, "-f", "-", input=yaml.safe_dump_all(objects)
+    )
+
+
+def test_restricted_pod_security_takes_every_pod(kbs_namespace: str, kubectl: Command) -> None:
+    """A StatefulSet that makes refused Pods is taken, so the Pods themselves are asked about."""
+    pods: dict[str, dict[str, Any]] = {}
+    for overlay in SHIPPED:
+        for each in kustomize(f"overlays/{overlay}"):
+            if each["kind"] in ("StatefulSet", "Deployment"):
+                name = f"{overlay}-{each['metadata']['name']}"
+                spec = {**each["spec"]["template"]["spec"], "serviceAccountName": "default"}
+                metadata = {"name": name, "namespace": kbs_namespace}
+                claims = [{"name": "data", "emptyDir": {}}] if each["spec"].get("volumeClaimTemplates") else []
+                spec["volumes"] = [*spec["volumes"], *claims]
+                pods[name] = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    done = kubectl("create", "--dry-run=server", "-f", "-", input=yaml.safe_dump_all(pods.values()))
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == len(pods) >= 6
+    bad = next(iter(pods.values()))
+    bad["spec"]["hostNetwork"] = True
+    refused = kubectl("create", "--dry-run=server", "-f", "-", input=yaml.safe_dump(bad), check=False)
+    assert "PodSecurity" in refused.stderr
+
+
+def test_keys_are_never_replaced(namespace: str, kubectl: Command) -> None:
+    first = keys("--namespace", namespace)
+    made = kubectl("create", "-f", "-", input=first).stdout
+    assert {line.split()[0] for line in made.splitlines()} == {
+        "secret/kbs-keys",
+        "secret/kbs-tls",
+        "configmap/kbs-ca",
+        "secret/kbs-admin-token",
+    }
+    again = kubectl("create", "-f", "-", input=keys("--namespace", namespace), check=False)
+    assert "AlreadyExists" in again.stderr
+    only_keys = next(each for each in yaml.safe_load_all(keys("--namespace", namespace)) if "immutable" in each)
+    forced = kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(only_keys), check=False)
+    assert "field is immutable when `immutable` is set" in forced.stderr
+    kept = json.loads(kubectl("get", "secret", "kbs-keys", "-n", namespace, "-o", "json").stdout)["data"]
+    assert kept == next(each for each in yaml.safe_load_all(first) if "immutable" in each)["data"]
+
+
+def test_helm_installs_upgrades_and_leaves_only_what_must_not_be_lost(
+    cluster: Cluster, helm: Command, kubectl: Command, installed_crds: list[str], tmp_path: Path
+) -> None:
+    assert installed_crds
+    name = "helm-install"
+    with new_namespace(cluster, name, POD_SECURITY):
+        kubectl("create", "-f", "-", input=keys("--namespace", name, "--name", "broker"))
+        before = _everything(kubectl, name)
+        done = helm("install", "broker", CHART, "-n", name, "--skip-crds", "--set", "controller.enabled=false")
+        assert "https://broker.helm-install.svc:8080" in done.stdout
+        node = Node(cluster, tmp_path, {IMAGE: KBS})
+        (running,) = node.run_workload("StatefulSet", name, "broker")
+        assert running.containers["kbs"].status() is None
+        helm(
+            "upgrade",
+            "broker",
+            CHART,
+            "-n",
+            name,
+            "--skip-crds",
+            "--set",
+            "settings.server.workers=1",
+            "--wait=hookOnly",
+        )
+        settings = kubectl(
+            "get", "configmap", "broker-settings", "-n", name, "-o", "jsonpath={.data.kbs\\.toml}"
+        ).stdout
+        assert '"workers" = 1' in settings
+        helm("uninstall", "broker", "-n", name)
+        running.stop()
+        wait_until(lambda: "pod/broker-0" not in _everything(kubectl, name), "the Pod is gone")
+        assert _everything(kubectl, name) - before == {"persistentvolumeclaim/data-broker-0"}
+
+
+def _everything(kubectl: Command, namespace: str) -> set[str]:
+    kinds = "all,configmap,secret,serviceaccount,role,rolebinding,networkpolicy,pvc,pdb,hpa,ingress"
+    listed = kubectl("get", kinds, "-n", namespace, "-o", "name").stdout.split()
+    return {each for each in listed if "sh.helm" not in each}
+
+
+def test_kustomize_installs_a_broker_that_starts(
+    cluster: Cluster, kbs_namespace: str, kubectl: Command, tmp_path: Path
+) -> None:
+    kubectl("create", "-f", "-", input=keys())
+    kubectl("apply", "--server-side", "-k", K8S / "base")
+    node = Node(cluster, tmp_path, {IMAGE: KBS})
+    (running,) = node.run_workload("StatefulSet", kbs_namespace, "kbs")
+    assert running.containers["kbs"].status() is None
+    running.stop()
+    kubectl("delete", "-k", K8S / "base")
+    wait_until(lambda: "pod/kbs-0" not in _everything(kubectl, kbs_namespace), "the Pod is gone")
+    left = {"persistentvolumeclaim/data-kbs-0", "secret/kbs-keys", "secret/kbs-tls", "secret/kbs-admin-token"}
+    left |= {"configmap/kbs-ca", "configmap/kube-root-ca.crt", "serviceaccount/default"}
+    assert _everything(kubectl, kbs_namespace) == left
