@@ -10,9 +10,10 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -407,7 +408,10 @@ def test_without_its_rights_it_is_not_ready_and_says_why(
     process = WebhookProcess(tmp_path / "nobody", authority, nobody)
     try:
         process.start(ready=False)
-        wait_until(lambda: "list workloadprofiles" in process.log_file.read_text(), "it says what it may not")
+        wait_until(
+            lambda: "workloadprofiles.kbs.confidential.dev in all namespaces: 403" in process.log_file.read_text(),
+            "it says why",
+        )
         assert process.probe("/readyz") == 503
         assert process.terminate() == 0
     finally:
@@ -425,9 +429,7 @@ def test_it_outlives_its_api_server_and_store(
         kubectl("apply", "--server-side", *words, kubeconfig=admin, input=text if isinstance(text, str) else None)
 
     apply(CRDS / "workloadprofiles.yaml")
-    listing: Callable[[], Json] = lambda: ask(
-        separate_cluster, "GET", "/apis/kbs.confidential.dev/v1alpha1/workloadprofiles"
-    )  # noqa: E731
+    listing = partial(ask, separate_cluster, "GET", "/apis/kbs.confidential.dev/v1alpha1/workloadprofiles")
     wait_until(listing, "the CRD is served")
     process = WebhookProcess(tmp_path / "webhook", authority, separate_cluster.admin)
     try:
