@@ -10,7 +10,7 @@ FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `ma
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo test test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm softhsm openbao postgres lock fuzz clean
+.PHONY: help demo image test test-image test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm softhsm openbao postgres lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -68,6 +68,13 @@ opa: $(READY)  ## install the pinned OPA into .venv (Go if present, else a throw
 
 proto: $(READY)  ## generate the gRPC stubs in every proto folder anew
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. rvps/proto/*.proto kbs/images/proto/*.proto kbs/plugins/*/proto/*.proto
+
+image: $(READY)  ## build the image with buildah, podman or docker; IMAGE="--base IMAGE@sha256:… --extras 'vault aws'"
+	@$(BIN)/python -m image $(IMAGE)
+
+test-image: $(READY)  ## build the image twice, look into it, run it (root, Debian)
+	@.ci/image
+	@REQUIRE_IMAGE=1 $(BIN)/python -m pytest -q tests/image
 
 k8s-tools: $(READY)  ## build Kubernetes' control plane for the tests, get kubectl and helm: into ~/.cache/kbs-tests
 	@$(BIN)/python -m tests.k8s.binaries

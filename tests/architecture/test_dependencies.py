@@ -24,6 +24,7 @@ IMPORT_NAMES: Mapping[str, str] = {
     "azure-core": "azure",
     "azure-identity": "azure",
     "azure-keyvault-secrets": "azure",
+    "cyclonedx-python-lib": "cyclonedx",
     "dcap-qvl": "dcap_qvl",
     "gmssl-pyx": "gmssl_pyx",
     "google-api-core": "google",

@@ -1,0 +1,128 @@
+"""The build stage: a virtual environment from the lock, our wheel, the final tree, its list of ingredients.
+
+Run by `Containerfile` in the project's folder as root. pip reads its own variables (PIP_INDEX_URL, PIP_NO_INDEX,
+PIP_FIND_LINKS), so mirrors and folders of wheels need nothing here. What it makes depends on the base, the lock and the
+project alone: no times, no paths of a build, one order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from image import root
+
+PACKAGES: Final = Path("/opt/kbs")
+OUT: Final = Path("/image")
+OPA: Final = Path("/opa/opa")
+SBOM: Final = "usr/share/sbom/kbs.cdx.json"
+_TOOLS: Final = ("hatchling", "cyclonedx-python-lib")
+_FOREIGN: Final = ("direct_url.json", "REQUESTED", "INSTALLER")  # say how it was built, not what it is
+
+
+def main() -> None:
+    """Build it, with the arguments of the Containerfile."""
+    given = os.environ
+    moment = int(given["SOURCE_DATE_EPOCH"])
+    given.update(PYTHONHASHSEED="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    os.umask(0o022)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        tools = _environment(work / "tools", with_pip=True)
+        _pip(tools, "install", "-r", _lock(work, ["--only", *_TOOLS]))
+        python = _environment(PACKAGES, with_pip=False)
+        _pip(tools, "install", "-r", _lock(work, ["--extras", given["EXTRAS"]]), into=python)
+        version = _install_own(tools, python, work)
+        if version != given["VERSION"]:
+            sys.exit(f"error: the label is to say {given['VERSION']!r}, the package is {version}")
+        _run(tools, "-m", "pip", "--python", python, "check")
+        (packages,) = PACKAGES.glob("lib/python3*/site-packages")
+        _clean(packages)
+        copied = root.make(OUT, PACKAGES)
+        _add_opa()
+        _compile()
+        (work / "files").write_text(json.dumps([str(path) for path in copied]))
+        (OUT / SBOM).parent.mkdir(parents=True)
+        _run(
+            tools, "-m", "image.sbom", "--packages", packages, "--files", work / "files",
+            "--moment", str(moment), "--out", OUT / SBOM,
+        )  # fmt: skip
+    root.settle(OUT, moment)
+
+
+def _add_opa() -> None:
+    """With it, policies of one's own are compiled; shipped ones need none."""
+    if OPA.exists():
+        target = OUT / "usr/local/bin/opa"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(OPA, target)
+        target.chmod(0o755)
+
+
+def _environment(folder: Path, *, with_pip: bool) -> Path:
+    """A virtual environment; its Python."""
+    venv.create(folder, with_pip=with_pip, symlinks=True)
+    return folder / "bin/python3"
+
+
+def _run(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _lock(work: Path, arguments: Sequence[str]) -> Path:
+    path = work / f"lock{len([*work.iterdir()])}"
+    path.write_text(_run(sys.executable, "-m", "image.locked", *arguments))
+    return path
+
+
+def _pip(tools: Path, *arguments: str | Path, into: Path | None = None) -> None:
+    options = ("--quiet", "--no-compile", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-cache-dir")
+    target = ("--python", into) if into else ()
+    _run(tools, "-m", "pip", *target, arguments[0], *options, "--root-user-action", "ignore", *arguments[1:])
+
+
+def _install_own(tools: Path, python: Path, work: Path) -> str:
+    """Our wheel, and its version."""
+    wheels = work / "wheel"
+    _run(tools, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", wheels, ".")
+    (wheel,) = wheels.glob("kbs-*.whl")
+    arguments = ("install", "--quiet", "--no-compile", "--no-deps", "--no-index", "--root-user-action", "ignore", wheel)
+    _run(tools, "-m", "pip", "--python", python, *arguments)
+    return wheel.name.split("-")[1]
+
+
+def _clean(packages: Path) -> None:
+    """What is never run, and what differs from build to build."""
+    for info in packages.glob("*.dist-info"):
+        for name in _FOREIGN:
+            (info / name).unlink(missing_ok=True)
+        record = info / "RECORD"
+        lines = [line for line in record.read_text().splitlines() if not line.partition(",")[0].endswith(_FOREIGN)]
+        record.write_text("\n".join(sorted(lines)) + "\n")
+    for path in (PACKAGES / "bin").iterdir():
+        if path.name not in ("kbs", "rvps") and not path.name.startswith("python"):
+            path.unlink()
+    for folder in (PACKAGES / "include", PACKAGES / "share"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compile() -> None:
+    """Every module as bytecode that holds neither times nor build paths, and is not checked again: nobody can write."""
+    for folder in sorted(OUT.glob("**/python3*")):
+        if folder.is_dir() and not folder.is_symlink():
+            _run(
+                sys.executable, "-m", "compileall", "-qq", "-f", "-j", "1", "--invalidation-mode", "unchecked-hash",
+                "-s", OUT, "-p", "/", "-x", r"/(tests?|lib2to3)/", folder,
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The image, built by buildah and started by runc: `make test-image`."""
