@@ -55,7 +55,7 @@ class Running:
         self._api = connect(kubeconfig, user_agent="test-controller")
         self._controller = Controller(
             self._api,
-            Options(namespaces=(namespace,), lease_namespace=namespace, workers=1),
+            Options(namespaces=(namespace,), lease_namespace=namespace, unwatched=1.0, workers=1),
             identity="only",
             clock=lambda: datetime.now(UTC),
             seconds=time.monotonic,

@@ -29,9 +29,6 @@ from kbs.k8s.model import is_true
 
 _log = logging.getLogger(__name__)
 
-UNWATCHED_SECONDS: Final = 15.0
-"""How often an object is looked at whose Secret or ConfigMap cannot be watched."""
-
 _TAKE_SECONDS: Final = 0.5
 _JOIN_SECONDS: Final = 25.0
 _ALIVE_SECONDS: Final = 60.0
@@ -39,12 +36,15 @@ _ALIVE_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """namespaces: whose objects are looked at; None: all. resync: seconds between looks at an object that is well."""
+    """namespaces: whose objects are looked at; None: all. resync: seconds between looks at an object that is well.
+    unwatched: the same for one whose Secret or ConfigMap cannot be watched.
+    """
 
     namespaces: tuple[str, ...] | None
     lease_namespace: str
     lease_name: str = "kbs-controller"
     resync: float = 300.0
+    unwatched: float = 15.0
     workers: int = 2
 
 
@@ -184,7 +184,7 @@ class Controller:
         else:
             self._queue.succeeded(key)
             after = self._options.resync if found.after is None else found.after
-            self._queue.add(key, min(after, UNWATCHED_SECONDS) if self._unwatched(key) else after)
+            self._queue.add(key, min(after, self._options.unwatched) if self._unwatched(key) else after)
 
     def _unwatched(self, key: Key) -> tuple[Note, ...]:
         """A note about what the object is made of and what cannot be watched."""
@@ -196,7 +196,7 @@ class Controller:
         blind = sorted({each.name for each in watches if each is not None and each.tried and not each.works})
         if not blind:
             return ()
-        text = f"{' and '.join(blind)} does not work: changes are seen within {UNWATCHED_SECONDS:.0f} s"
+        text = f"{' and '.join(blind)} does not work: changes are seen within {self._options.unwatched:.0f} s"
         return (Note("Warning", "NotWatched", text),)
 
     # --- watches ------------------------------------------------------------------------------------------------------
