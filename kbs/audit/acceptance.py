@@ -11,7 +11,7 @@ from kbs.audit import lines
 from kbs.audit.checkpoint import CheckpointInvalid, HeadSigner
 from kbs.audit.events import LogAccepted
 from kbs.audit.outside import OutsideHead
-from kbs.audit.postgres_tables import ADVANCE, FORMAT, INSERT, LOCK_TAIL, tail_of, unavailable
+from kbs.audit.postgres_tables import FORMAT, LOCK_TAIL, advance, tail_of, unavailable
 from kbs.audit.tail import End, Tail, WentBack
 from kbs.clock import Clock
 from kbs.errors import StorageUnavailable
@@ -84,13 +84,15 @@ def _accept(
         if doubt is None:
             return None
         beyond = db.execute("SELECT line FROM kbs_audit_lines WHERE n >= %s ORDER BY n", (tail.end.size,)).fetchall()
-        tail = tail.taking((str(text).encode() for (text,) in beyond), signer)
+        start = tail.taking((str(text).encode() for (text,) in beyond), signer)
         generation = max(tail.end.generation, 0 if known is None else known.generation) + 1
         event = LogAccepted(decision=decision, actor=actor, doubt=doubt, generation=generation)
-        after, added = tail.extended([lines.encode_event(event)], clock(), signer, generation=generation)
-        db.execute(INSERT, (tail.end.size, [decision], [added[0].decode("ascii")]))
-        db.execute(ADVANCE, (after.tree.kept(), after.end.note.decode()))
-        db.execute("UPDATE kbs_audit_tail SET doubt = NULL")
+        after, added = start.extended([lines.encode_event(event)], clock(), signer, generation=generation)
+        db.execute(
+            "UPDATE kbs_audit_tail SET roots = %s, head = %s, doubt = NULL",
+            (start.tree.kept(), start.end.note.decode()),
+        )
+        advance(db, start, after, [decision], added)
     return Accepted(doubt, after.end.size, generation)
 
 

@@ -1,7 +1,9 @@
 """The audit log of several brokers that share a database: one chain over all of them.
 
-Whoever appends holds the row of the tail, continues the chain that it names, and writes lines, tree and signed head in
-one transaction: no crash leaves lines without a head or half a batch, and the head never runs ahead.
+Whoever appends continues the chain that the row of the tail names, and writes lines, tree and signed head in one
+transaction: no crash leaves lines without a head or half a batch, and the head never runs ahead. While one broker
+appends alone that is one statement, which moves the tail only if it is where the broker left it; in company the row is
+locked first.
 
 The database is not trusted to stand still. Every broker remembers where the log was when it last saw it, and each
 machine keeps that head in a file outside (`OutsideHead`); about once a second one of its processes follows the chain
@@ -31,12 +33,11 @@ from kbs.audit.checkpoint import CheckpointInvalid, HeadSigner
 from kbs.audit.events import Event
 from kbs.audit.outside import OutsideHead
 from kbs.audit.postgres_tables import (
-    ADVANCE,
     BEGIN,
     FORMAT,
-    INSERT,
     LOCK_TAIL,
     READ_TAIL,
+    advance,
     find,
     lines_between,
     records,
@@ -50,6 +51,7 @@ from kbs.storage.postgres.database import Connection, Database, Row
 
 T = TypeVar("T")
 
+_IN_COMPANY: Final = 64  # appends before somebody tries again whether nobody else appends
 _WAY_OUT: Final = (
     "Put the database back to its latest state; or look at it with `kbs audit verify`, and if it is to be so, accept "
     "it with `kbs audit accept`"
@@ -92,6 +94,7 @@ class PostgresAuditLog:
         self._closed = False
         self._fault: str | None = None  # of the head outside
         self._watches = False
+        self._in_company = 0  # so many appends until this broker may be alone again
         try:
             self._outside = OutsideHead(head_path)
         except OSError as err:
@@ -206,15 +209,31 @@ class PostgresAuditLog:
             self._tail = self._believe(lambda: self._use(lambda db: self._append(db, decisions, bodies)))
 
     def _append(self, db: Connection, decisions: list[str], bodies: list[bytes]) -> Tail:
+        """Append where the log ended last time, in one statement; if others went on since then, where it ends now.
+
+        Who often meets others asks for the tail first: to find out by failing would take longer.
+        """
         try:
-            with db.pipeline(), db.transaction():
-                tail = self._tail_in(db.execute(LOCK_TAIL).fetchone(), self._tail.end, self._tail)
-                after, added = tail.extended(bodies, self._clock(), self._signer)
-                texts = [line.decode("ascii") for line in added]
-                db.execute(INSERT, (tail.end.size, decisions, texts))
-                db.execute(ADVANCE, (after.tree.kept(), after.end.note.decode()))
+            if self._in_company:
+                self._in_company -= 1
+            else:
+                after, added = self._tail.extended(bodies, self._clock(), self._signer)
+                if advance(db, self._tail, after, decisions, added):
+                    return after
+                self._in_company = _IN_COMPANY
+            return self._append_locked(db, decisions, bodies)
         except psycopg.errors.UniqueViolation:
             raise WentBack("the log has records beyond its tail: the tail was set back") from None
+
+    def _append_locked(self, db: Connection, decisions: list[str], bodies: list[bytes]) -> Tail:
+        cursor = db.execute(f"BEGIN; {LOCK_TAIL}", prepare=False)
+        cursor.nextset()
+        tail = self._tail_in(cursor.fetchone(), self._tail.end, self._tail)
+        after, added = tail.extended(bodies, self._clock(), self._signer)
+        done = advance(db, tail, after, decisions, added)
+        db.execute("COMMIT")
+        if not done:
+            raise unavailable("the audit log's tail is not what it was a moment ago")
         return after
 
     def check(self) -> None:

@@ -33,10 +33,14 @@ READ_TAIL: Final = "SELECT roots, head, doubt FROM kbs_audit_tail"
 # a broker that stops in the middle of an append must not keep the others waiting for long
 LOCK_TAIL: Final = """SELECT roots, head, doubt, set_config('idle_in_transaction_session_timeout', '1500', true)
     FROM kbs_audit_tail FOR UPDATE"""
-INSERT: Final = """INSERT INTO kbs_audit_lines (n, decision, line)
-    SELECT %s::bigint + ordinality - 1, decision, line
-    FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS given (decision, line, ordinality)"""
-ADVANCE: Final = "UPDATE kbs_audit_tail SET roots = %s, head = %s"
+# texts joined by newlines, which neither has, and moves the tail only if it is the one that is expected: all in one
+ADVANCE: Final = """WITH moved AS (
+        UPDATE kbs_audit_tail SET roots = %b, head = %s WHERE head = %s AND roots = %b AND doubt IS NULL RETURNING 1
+    )
+    INSERT INTO kbs_audit_lines (n, decision, line)
+    SELECT %s::bigint + ordinality - 1, decision, line FROM moved, unnest(
+        string_to_array(%s, E'\n'), string_to_array(%s, E'\n')
+    ) WITH ORDINALITY AS given (decision, line, ordinality)"""
 BEGIN: Final = """INSERT INTO kbs_audit_tail (roots, head)
     SELECT %s, %s WHERE NOT EXISTS (SELECT FROM kbs_audit_lines) ON CONFLICT DO NOTHING"""
 _SNAPSHOT: Final = """SELECT (SELECT coalesce(max(n) + 1, 0) FROM kbs_audit_lines),
@@ -61,6 +65,20 @@ def ask(database: Database, statement: str, arguments: Sequence[object] = ()) ->
         return database.use(work, repeatable=True)
     except StorageUnavailable as err:
         raise unavailable(err.operator_detail) from err
+
+
+def advance(db: Connection, tail: Tail, after: Tail, decisions: Sequence[str], added: Sequence[bytes]) -> bool:
+    """Append lines that continue `tail` and leave `after`; False if the tail is another one, and nothing is done."""
+    arguments = (
+        after.tree.kept(),
+        after.end.note.decode(),
+        tail.end.note.decode(),
+        tail.tree.kept(),
+        tail.end.size,
+        "\n".join(decisions),
+        b"\n".join(added).decode("ascii"),
+    )
+    return db.execute(ADVANCE, arguments).rowcount == len(added)
 
 
 def tail_of(row: Row, keys: Sequence[Ed25519PublicKey], origin: str) -> Tail:

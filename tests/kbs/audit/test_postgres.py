@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from kbs.audit import postgres as postgres_module
+from kbs.audit import postgres_tables as tables
 from kbs.audit.acceptance import Accepted, accept
 from kbs.audit.checkpoint import HeadSigner
 from kbs.audit.events import AdminRead, Event
@@ -327,8 +327,9 @@ def test_a_batch_is_there_as_a_whole_or_not_at_all(shared: Shared, monkeypatch: 
     """The connection ends between lines and tail."""
     log = shared.open("a")
     log.append([event(0)])
+    cut = f"{tables.ADVANCE} RETURNING pg_terminate_backend(pg_backend_pid())"
     with monkeypatch.context() as patch:
-        patch.setattr(postgres_module, "ADVANCE", "SELECT pg_terminate_backend(pg_backend_pid()), %s::bytea, %s::text")
+        patch.setattr(tables, "ADVANCE", cut)
         refused(lambda: log.append([event(1), event(2)]))
     for _ in range(100):  # who lost a connection rests for a moment
         with suppress(AuditUnavailable):
