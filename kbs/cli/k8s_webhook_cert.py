@@ -17,6 +17,9 @@ from kbs.k8s.webhook.registration import certificate_manifests
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
+_APPLY = "kubectl apply --server-side --field-manager=kbs-webhook-cert -f -"
+# As a manager of its own: what it does not say of a registration stays as it is.
+
 
 def _label(context: click.Context, parameter: click.Parameter, value: str) -> str:
     del context, parameter
@@ -35,13 +38,13 @@ def _label(context: click.Context, parameter: click.Parameter, value: str) -> st
 def webhook_cert_command(namespace: str, name: str, with_ca: Path | None, out: Path | None, as_json: bool) -> None:
     """Make a CA and a certificate for the webhook: its Secret, and the caBundle of its registrations.
 
-        kbs k8s webhook-cert | kubectl apply --server-side --force-conflicts -f -
+        kbs k8s webhook-cert | kubectl apply --server-side --field-manager=kbs-webhook-cert -f -
 
     The CA's key is kept nowhere: to renew, make both anew, and name the CA before with --with-ca, so that the API
     server trusts both while Pods change over.
     """
     if out is None and sys.stdout.isatty():
-        fail("keys are not shown on a terminal", hint="kbs k8s webhook-cert | kubectl apply --server-side -f -")
+        fail("keys are not shown on a terminal", hint=f"kbs k8s webhook-cert | {_APPLY}")
         raise click.exceptions.Exit(1)
     further = ""
     if with_ca is not None:
