@@ -160,6 +160,7 @@ class Controller:
                 self._queue.done(key)
 
     def _look(self, key: Key) -> Next:
+        before = self._cache.snapshot().objects.get(key)
         try:
             found = self._looker.look(key, self._unwatched(key))
         except ApiConflict:
@@ -174,6 +175,9 @@ class Controller:
             _log.exception("a look failed", extra={"members": {"object": str(key)}})
             return Next(failed=True)
         self._health.looks.labels(key.kind, "failed" if found.failed else "done").inc()
+        now = self._cache.snapshot().objects.get(key)
+        if key.kind == "KeyBroker" and before is not None and now is not None and _matters_to_others(before, now):
+            self._add_dependents(key)  # the watch brings what the cache knows by now, and sees no change in it
         return found
 
     def _schedule(self, key: Key, found: Next) -> None:
