@@ -67,7 +67,7 @@ def test_every_finding_is_told() -> None:
 def test_every_script_is_run() -> None:
     """By the test below, once each."""
     scripts = [each.text for each in blocks(text_of(DOCUMENT)) if each.kind == "sh"]
-    words = ("apply -k k8s/webhook", "--with-ca", "get workloadprofile", "secret seal", "k8s wire", "k8s check")
+    words = ("-k k8s/webhook", "--with-ca", "get workloadprofile", "secret seal", "k8s wire", "k8s check")
     assert [sum(word in each for word in words) for each in scripts] == [1] * len(words)
 
 
@@ -78,7 +78,7 @@ def test_a_deployment_from_nothing(
     shell = Shell(cluster, tmp_path)
     kubectl("apply", "-f", "-", input=json.dumps(RUNTIME_CLASS))
     try:
-        shell.run("apply -k k8s/webhook")
+        shell.run("-k k8s/webhook")
         assert len(node.run_workload("Deployment", "kbs-webhook", "kbs-webhook")) == 2
         shell.run("--with-ca")
         with new_namespace(cluster, "shop"):

@@ -82,7 +82,24 @@ class WebhookApplication(BaseApplication):  # type: ignore[misc]
     def _context(self, config: Config, factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         """Asked for each connection, so a new certificate needs no new listener."""
         del config
-        return factory() if self._served is None else self._served.loaded.context
+        context = factory() if self._served is None else self._served.loaded.context
+        context.sslsocket_class = PatientSocket
+        return context
+
+
+class PatientSocket(ssl.SSLSocket):
+    """Waits for a peer no longer than an API server waits for us: else a few that say nothing hold all threads."""
+
+    patience = 5.0  # seconds
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Bounded, too: gunicorn makes it in a thread of its pool."""
+        self.settimeout(self.patience)
+        super().do_handshake(block)
+
+    def setblocking(self, flag: bool) -> None:
+        """gunicorn asks for a socket that blocks before it reads a request."""
+        self.settimeout(self.patience if flag else 0.0)
 
 
 def follow(served: ServedCertificate, metrics: Metrics) -> None:

@@ -18,6 +18,8 @@ from kbs.k8s.model import Condition, Images, Rendered, SealedSecret, WorkloadPro
 from kbs.k8s.wiring.findings import Finding, shown
 
 EVERY_NAMESPACE: Final = "*"
+NO_BROKER: Final = "NoBroker"
+"""Why `Registered` is unknown where `spec.brokerRef` is not set: its owner registers the init data himself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def _rendered(resource: WorkloadProfile) -> tuple[Rendered, Finding | None]:
         condition = _condition(status.conditions, kind)
         if condition is None:
             return rendered, Finding("profile-not-ready", where, f"condition {kind} is not there yet")
-        if condition.status != "True":
+        if condition.status != "True" and (kind, condition.reason) != ("Registered", NO_BROKER):
             text = f"condition {kind} is {condition.status}, {condition.reason}: {condition.message}"
             return rendered, Finding(name, where, shown(text))
     if status.observed_generation != resource.meta.generation:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
+import ssl
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from flask.testing import FlaskClient
 from prometheus_client import generate_latest
 from werkzeug.test import TestResponse
 
+from kbs.admin.data_directory import make_tls
 from kbs.errors import MalformedMessage
 from kbs.initdata import annotation
 from kbs.k8s.api import ApiError, ApiExpired, ApiKind, ApiUnreachable, Change, Listed
@@ -22,8 +27,10 @@ from kbs.k8s.webhook import review as reviews
 from kbs.k8s.webhook.app import create_app
 from kbs.k8s.webhook.cache import ProfileCache
 from kbs.k8s.webhook.metrics import Metrics
+from kbs.k8s.webhook.server import PatientSocket
 from kbs.k8s.webhook.watch import Watcher
 from kbs.k8s.wiring.json_patch import Addition, apply
+from kbs.web.certificate import load
 from tests.fakes.profiles import IMAGE, init_data, pod, profile_object, rendered
 
 UID = "7f0b2891-916f-4ed6-b7cd-27bff1815a8c"
@@ -388,6 +395,30 @@ def test_a_list_that_worked_is_not_asked_for_again_when_the_watch_fails(clock: C
     watcher, _, cache = _watcher(clock, Listed((profile_object(),), "10"), ApiUnreachable("x"))
     assert watcher.round(None, 0.0) == ("10", 0.5)
     assert cache.is_current()
+
+
+def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the handshake nor before a request."""
+    monkeypatch.setattr(PatientSocket, "patience", 0.05)
+    make_tls(tmp_path, [], datetime.now(UTC))
+    context = load(tmp_path / "server.pem", tmp_path / "server.key").context
+    context.sslsocket_class = PatientSocket
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    here, there = socket.socketpair()
+    silent = context.wrap_socket(here, server_side=True, do_handshake_on_connect=False)
+    with there, silent, pytest.raises(TimeoutError):
+        silent.do_handshake()
+    monkeypatch.setattr(PatientSocket, "patience", 5.0)
+    here, there = socket.socketpair()
+    with ThreadPoolExecutor(1) as pool:
+        connecting = pool.submit(trusting.wrap_socket, there, server_hostname="localhost")
+        with context.wrap_socket(here, server_side=True, do_handshake_on_connect=False) as served:
+            served.do_handshake()
+            with connecting.result(10):
+                monkeypatch.setattr(PatientSocket, "patience", 0.05)
+                served.setblocking(True)
+                with pytest.raises(TimeoutError):
+                    served.recv(1)
 
 
 def test_the_label_is_the_one_of_the_configurations() -> None:

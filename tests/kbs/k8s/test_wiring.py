@@ -345,11 +345,18 @@ def test_a_profile_of_a_controller_is_used_when_it_is_ready() -> None:
     assert found.mark == "web/3"
 
 
+def test_a_profile_whose_owner_registers_it_himself_is_used() -> None:
+    given_status = status(registered="Unknown")
+    given_status["conditions"][0]["reason"] = "NoBroker"
+    assert of_controller(given_status).problem is None
+
+
 @pytest.mark.parametrize(
     ("given_status", "name"),
     [
         ({}, "profile-not-ready"),
         (status(registered="False"), "profile-not-registered"),
+        (status(registered="Unknown"), "profile-not-registered"),
         (status(ready="Unknown"), "profile-not-ready"),
         (status(observed=2), "profile-not-ready"),
         (status(initDataDigest="00" * 32), "profile-broken"),
@@ -357,7 +364,17 @@ def test_a_profile_of_a_controller_is_used_when_it_is_ready() -> None:
         (status(algorithm="sha384"), "profile-broken"),
         ({"observedGeneration": "three"}, "profile-broken"),
     ],
-    ids=["no status", "not registered", "not ready", "old", "other digest", "no annotation", "algorithm", "malformed"],
+    ids=[
+        "no status",
+        "not registered",
+        "not known",
+        "not ready",
+        "old",
+        "other digest",
+        "no annotation",
+        "algorithm",
+        "malformed",
+    ],
 )
 def test_a_profile_that_must_not_be_used(given_status: dict[str, Any], name: str) -> None:
     found = choose([of_controller(given_status)], "shop", "web")
