@@ -160,10 +160,14 @@ class Cluster:
 
     def read(self, path: str, **query: str) -> dict[str, Any]:
         """GET as the administrator: the object or list as plain JSON. Raises ApiException."""
-        answer = self.client.call_api(
-            path, "GET", query_params=list(query.items()), auth_settings=["BearerToken"], _preload_content=False
+        asked = self.client.param_serialize(
+            "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
         )
-        found: dict[str, Any] = json.loads(answer[0].data)
+        answer = self.client.call_api(*asked)
+        raw = answer.read()
+        if answer.status != 200:
+            raise ApiException(http_resp=answer, body=raw.decode())
+        found: dict[str, Any] = json.loads(raw)
         return found
 
     def token(self, namespace: str, account: str, *, audiences: list[str] | None = None, pod: str | None = None) -> str:

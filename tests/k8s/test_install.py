@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes.client import ApiException
 
 from kbs.k8s.keys import POD_SECURITY
 from tests.k8s.cluster import Cluster, new_namespace, wait_until
@@ -36,8 +35,20 @@ def kbs_namespace(cluster: Cluster) -> Iterator[str]:
     """The one that the overlays name, held to the restricted profile. One for the module: it takes long to go."""
     with new_namespace(cluster, "kbs", POD_SECURITY) as name:
         yield name
-    with pytest.raises(ApiException, match="Not Found"):
-        wait_until(lambda: cluster.core.read_namespace("kbs").metadata is None, "the namespace is gone")
+    wait_until(lambda: "kbs" not in names_of_namespaces(cluster), "the namespace is gone")
+
+
+def names_of_namespaces(cluster: Cluster) -> set[str]:
+    """All there are, those too that are on their way out."""
+    return {each.metadata.name for each in cluster.core.list_namespace().items}
+
+
+@pytest.fixture
+def node(cluster: Cluster, tmp_path: Path) -> Iterator[Node]:
+    """Where the image's entry point is this checkout's `kbs`."""
+    running = Node(cluster, tmp_path, {IMAGE: KBS})
+    yield running
+    running.stop()
 
 
 @pytest.mark.usefixtures("kbs_namespace")
@@ -100,7 +111,7 @@ def test_keys_are_never_replaced(namespace: str, kubectl: Command) -> None:
 
 
 def test_helm_installs_upgrades_and_leaves_only_what_must_not_be_lost(
-    cluster: Cluster, helm: Command, kubectl: Command, installed_crds: list[str], tmp_path: Path
+    cluster: Cluster, node: Node, helm: Command, kubectl: Command, installed_crds: list[str]
 ) -> None:
     assert installed_crds
     name = "helm-install"
@@ -109,7 +120,6 @@ def test_helm_installs_upgrades_and_leaves_only_what_must_not_be_lost(
         before = _everything(kubectl, name)
         done = helm("install", "broker", CHART, "-n", name, "--skip-crds", "--set", "controller.enabled=false")
         assert "https://broker.helm-install.svc:8080" in done.stdout
-        node = Node(cluster, tmp_path, {IMAGE: KBS})
         (running,) = node.run_workload("StatefulSet", name, "broker")
         assert running.containers["kbs"].status() is None
         helm(
@@ -139,12 +149,9 @@ def _everything(kubectl: Command, namespace: str) -> set[str]:
     return {each for each in listed if "sh.helm" not in each}
 
 
-def test_kustomize_installs_a_broker_that_starts(
-    cluster: Cluster, kbs_namespace: str, kubectl: Command, tmp_path: Path
-) -> None:
+def test_kustomize_installs_a_broker_that_starts(node: Node, kbs_namespace: str, kubectl: Command) -> None:
     kubectl("create", "-f", "-", input=keys())
     kubectl("apply", "--server-side", "-k", K8S / "base")
-    node = Node(cluster, tmp_path, {IMAGE: KBS})
     (running,) = node.run_workload("StatefulSet", kbs_namespace, "kbs")
     assert running.containers["kbs"].status() is None
     running.stop()
