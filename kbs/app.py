@@ -64,7 +64,7 @@ from kbs.secret import Secret
 from kbs.storage.choice import Stores, open_recent, open_stores
 from kbs.storage.model import HandshakeStore, KeyValueStore
 from kbs.storage.recent import Bounds, MemoryRecentStore
-from kbs.storage.sealed import SealedStore, SealingKeys
+from kbs.storage.sealed import SealedStore, SealingKeys, read_key
 from kbs.tokens.acceptor import TokenAcceptor
 from kbs.tokens.chain import load_trust_store
 from kbs.tokens.issuer import IssuerSettings, TokenIssuer
@@ -169,7 +169,7 @@ def build(
         StorageUnavailable, AuditUnavailable: the data directory cannot be used.
     """
     keys = settings.keys
-    sealing = SealingKeys([Secret(_key_bytes(data / keys.sealing))])
+    sealing = SealingKeys([Secret(read_key(data / keys.sealing))])
     token_key = load_token_key(data / keys.token, _under(data, settings.token.signer_chain))
     admin_key = load_signing_key(data / keys.admin)
     stores = open_stores(data, settings.storage, sealing)
@@ -195,7 +195,7 @@ def build(
     acceptor = TokenAcceptor(_trust(data, settings, ring, issuer_name, token_life), clock)
     verifiers = enabled_verifiers(data, settings.attestation)
     handshakes = Handshakes(
-        cookies=CookieSealer([_key_bytes(data / keys.session)], lambda: handshake_store.epoch, os.urandom),
+        cookies=CookieSealer([read_key(data / keys.session)], lambda: handshake_store.epoch, os.urandom),
         store=handshake_store,
         attestation=AttestationService(
             verifiers,
@@ -336,16 +336,6 @@ def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock, d
         database = database or open_database(data, settings.storage)
         return PostgresAuditLog(database, head, key, origin=ORIGIN, clock=clock, alone=alone)
     return AuditLog(data / settings.audit.log, head, key, origin=ORIGIN, clock=clock)
-
-
-def _key_bytes(path: Path) -> bytes:
-    try:
-        key = path.read_bytes()
-    except OSError as err:
-        raise ConfigInvalid(f"key file {path}: {err.strerror}") from None
-    if len(key) != 32:
-        raise ConfigInvalid(f"key file {path}: expected 32 octets, found {len(key)}")
-    return key
 
 
 def _audit_key(path: Path) -> Ed25519PrivateKey:

@@ -57,7 +57,7 @@ class Cluster:
             quick = ("fsync = off", "shared_buffers = 16MB", "max_connections = 60", "listen_addresses = ''")
             unix = (f"unix_socket_directories = '{self.folder}'", "autovacuum = off", "max_wal_senders = 0")
             conf.write("\n".join((*quick, "wal_level = minimal", *unix, f"port = {self.port}", "")))
-        rules = "local all guarded scram-sha-256\nlocal all all trust\nhostssl all guarded 127.0.0.1/32 scram-sha-256\n"
+        rules = "local all guarded scram-sha-256\nlocal all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
         (self.data / "pg_hba.conf").write_text(rules)
 
     @property
@@ -70,9 +70,9 @@ class Cluster:
         text = f"postgresql://{user}@/postgres?host={self.folder}&port={self.port}&options=-csearch_path%3D{schema}"
         return Secret(text.encode())
 
-    def run(self, *statements: str) -> None:
+    def run(self, *statements: str, database: str = "postgres") -> None:
         """Run statements as the administrator."""
-        with psycopg.connect(self.dsn().reveal().decode(), autocommit=True) as db:
+        with psycopg.connect(self.dsn().reveal().decode(), dbname=database, autocommit=True) as db:
             for statement in statements:
                 db.execute(statement)
 

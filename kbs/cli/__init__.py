@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "explain": ("explain:explain_command", "Why a decision went the way it went."),
     "audit": ("audit:audit_group", "The audit log: verify, tail, show, export."),
     "admin": ("admin:admin_group", "Admin tokens: make, revoke."),
+    "storage": ("storage:storage_group", "Stores: copy one into another, make the tables of a shared database."),
     "status": ("status:status_command", "What the broker says about itself."),
     "appraise": (
         "appraise:appraise_command",

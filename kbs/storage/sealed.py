@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -97,6 +98,33 @@ class SealingKeys:
 
 def _derive(key: Secret, info: bytes, size: int) -> bytes:
     return HKDF(algorithm=SHA256(), length=size, salt=None, info=info).derive(key.reveal())
+
+
+def read_key(path: Path) -> bytes:
+    """A key file: 32 octets.
+
+    Raises:
+        ConfigInvalid: not there, or of another size.
+    """
+    try:
+        key = path.read_bytes()
+    except OSError as err:
+        raise ConfigInvalid(f"key file {path}: {err.strerror}") from None
+    if len(key) != KEY_SIZE:
+        raise ConfigInvalid(f"key file {path}: expected {KEY_SIZE} octets, found {len(key)}")
+    return key
+
+
+def check_seal(keys: SealingKeys, namespace: str, record: Record) -> None:
+    """Open a stored record, and forget what is in it.
+
+    Raises:
+        StorageUnavailable: it does not open.
+    """
+    try:
+        keys.open(record.value, _bound(namespace, record.key, record.version, record.meta))
+    except SealBroken as err:
+        raise damaged(namespace, record.key, record.version, f"the seal does not open: {err}") from err
 
 
 def _bound(namespace: str, key: str, version: int, meta: Mapping[str, str]) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 
+from kbs.storage.copying import Kept, refuse_to_fill
 from kbs.storage.database import Format, Link, prepare
 from kbs.storage.model import Entry, Record
 from kbs.storage.raw import DAMAGED, check_expected, damaged, decode_meta, encode_meta
@@ -40,6 +41,7 @@ _ENTRIES = """SELECT k.key, k.last, v.meta FROM keys k
     LEFT JOIN versions v ON v.namespace = k.namespace AND v.key = k.key AND v.version = k.last
     WHERE k.namespace = ?1 AND k.live = 1 AND k.key >= ?2 AND substr(k.key, 1, length(?2)) = ?2 ORDER BY k.key"""
 _HISTORY = "SELECT key, version, meta FROM versions WHERE namespace = ? AND key = ? ORDER BY version"
+_ALL_KEYS = "SELECT namespace, key, last, live FROM keys ORDER BY namespace, key"
 _COUNTER = "SELECT last, live FROM keys WHERE namespace = ? AND key = ?"
 _ADVANCE = """INSERT INTO keys (namespace, key, last, live) VALUES (?, ?, ?, 1)
     ON CONFLICT DO UPDATE SET last = excluded.last, live = 1"""
@@ -194,6 +196,33 @@ class SqliteStore:
     def _list(self, query: str, arguments: tuple[str, str]) -> list[Entry]:
         rows = self._reads.use(lambda db: db.execute(query, arguments).fetchall())
         return [Entry(key, version, _meta_or_mark(raw_meta)) for key, version, raw_meta in rows]
+
+    def kept(self) -> Iterator[Kept]:
+        """Everything, by namespace and key; one that was deleted has no versions."""
+        keys = self._reads.use(lambda db: db.execute(_ALL_KEYS).fetchall())
+        for namespace, key, last, live in keys:
+            found = self._list(_HISTORY, (namespace, key))
+            records = [self._read(namespace, key, entry.version) for entry in found]
+            yield Kept(namespace, key, last, bool(live), tuple(record for record in records if record is not None))
+
+    def fill(self, content: Iterable[Kept]) -> None:
+        """Take over everything, in one transaction."""
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute("BEGIN IMMEDIATE")
+            if db.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is not None:
+                raise refuse_to_fill()
+            for one in content:
+                db.execute(
+                    "INSERT INTO keys (namespace, key, last, live) VALUES (?, ?, ?, ?)",
+                    (one.namespace, one.key, one.last, one.live),
+                )
+                for record in one.versions:
+                    row = (one.namespace, one.key, record.version, encode_meta(record.meta), record.value)
+                    db.execute(_INSERT, row)
+            db.execute("COMMIT")
+
+        self._write(write)
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
+from kbs.storage.copying import Kept, refuse_to_fill
 from kbs.storage.model import Entry, Record
 from kbs.storage.postgres.database import Connection, Database, Format
 from kbs.storage.raw import DAMAGED, check_expected, damaged, decode_meta, encode_meta
@@ -52,6 +53,8 @@ _ENTRIES: Final = """SELECT k.key, k.last, v.meta FROM kbs_keys k
     WHERE k.namespace = %(space)s AND k.live AND k.key >= %(prefix)s AND starts_with(k.key, %(prefix)s)
     ORDER BY k.key"""
 _HISTORY: Final = "SELECT key, version, meta FROM kbs_versions WHERE namespace = %s AND key = %s ORDER BY version"
+_ALL_KEYS: Final = "SELECT namespace, key, last, live FROM kbs_keys ORDER BY namespace, key"
+_TAKE_KEY: Final = "INSERT INTO kbs_keys (namespace, key, last, live) VALUES (%s, %s, %s, %s)"
 _COUNTER: Final = "SELECT last, live FROM kbs_keys WHERE namespace = %s AND key = %s"
 _ADVANCE: Final = """INSERT INTO kbs_keys (namespace, key, last, live) VALUES (%s, %s, %s, TRUE)
     ON CONFLICT (namespace, key) DO UPDATE SET last = excluded.last, live = TRUE"""
@@ -202,6 +205,33 @@ class PostgresStore:
             return bool(live)
 
         return self._write(write)
+
+    # --- copies -------------------------------------------------------------------------------------------------------
+
+    def kept(self) -> Iterator[Kept]:
+        """Everything, by namespace and key; one that was deleted has no versions."""
+        keys = self._database.use(lambda db: db.execute(_ALL_KEYS).fetchall(), repeatable=True)
+        for namespace, key, last, live in keys:
+            found = self._list(_HISTORY, (namespace, key))
+            records = [self._read(namespace, key, entry.version) for entry in found]
+            yield Kept(namespace, key, last, live, tuple(record for record in records if record is not None))
+
+    def fill(self, content: Iterable[Kept]) -> None:
+        """Take over everything, in one transaction."""
+
+        def write(db: Connection) -> bool:
+            if db.execute("SELECT 1 FROM kbs_keys LIMIT 1").fetchone() is not None:
+                raise refuse_to_fill()
+            for one in content:
+                db.execute(_TAKE_KEY, (one.namespace, one.key, one.last, one.live))
+                for record in one.versions:
+                    meta = encode_meta(record.meta).decode("ascii")
+                    db.execute(_INSERT, (one.namespace, one.key, record.version, meta, record.value))
+            return True
+
+        self._write(write)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` when it is our turn. What it returns is committed; if that is false, nothing was changed."""
