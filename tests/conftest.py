@@ -9,16 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from tests import bao_binary, opa_binary, postgres_binary, prometheus_binary, softhsm, swtpm_binary
+from tests import bao_binary, opa_binary, postgres_binary, prometheus_binary, prometheus_binary, registry_binary, softhsm, swtpm_binary
 from tests.bao_binary import bao
 from tests.crosscheck import programs
 from tests.opa_binary import opa, opa_socket
 from tests.postgres_binary import new_database, postgres, schema
+from tests.registry_binary import registry_program
 from tests.softhsm import token
 from tests.startup import sitecustomize
 from tests.swtpm_binary import new_tpm, swtpm
 
-__all__ = ["bao", "new_database", "new_tpm", "opa", "opa_socket", "postgres", "schema", "swtpm", "token", "vectors"]
+__all__ = [
+    "bao",
+    "new_database",
+    "new_tpm",
+    "opa",
+    "opa_socket",
+    "postgres",
+    "registry_program",
+    "schema",
+    "swtpm",
+    "token",
+    "vectors",
+]
 
 VECTORS = Path(__file__).parent / "vectors"
 STARTUP = Path(__file__).parent / "startup"
@@ -49,5 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     bao_binary.summarize(terminalreporter)
     postgres_binary.summarize(terminalreporter)
     prometheus_binary.summarize(terminalreporter)
+    prometheus_binary.summarize(terminalreporter)
+    registry_binary.summarize(terminalreporter)
     softhsm.summarize(terminalreporter)
     programs.summarize(terminalreporter)

@@ -94,6 +94,8 @@ class ResourcePlugin:
         current = _told(lambda: backend.get(name)) if rotate else None
         if rotate and current is None:
             raise ResourceNotFound(f"no resource {path}")
+        if current is not None and not current.version:
+            raise MalformedMessage("the store of this resource keeps no versions: nothing there can be rotated")
         made = self._generation.make(path, shape, None if current is None else current.meta, author=author)
         expected = 0 if current is None else current.version
         return _told(lambda: backend.put(name, made.value.reveal(), meta=made.meta, expected=expected))

@@ -213,6 +213,8 @@ class GcpBackend:
         current = self.get(name)
         if secret is None or current is None or current.version != expected:
             raise VersionConflict("another version is current")
+        if secret.annotations.get(_CLAIM) == f"after-{expected}":  # its version is not there yet, or never came
+            raise VersionConflict("another write is under way, or was cut off: write without If-Match")
         marks = {**secret.annotations, _CLAIM: f"after-{expected}"}
         request = {
             "secret": {"name": place, "etag": secret.etag, "annotations": marks},

@@ -17,10 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 
-from kbs.errors import ConfigInvalid, StorageUnavailable, VersionConflict
+from kbs.errors import ConfigInvalid, MalformedMessage, StorageUnavailable, VersionConflict
+from kbs.plugins.resource import ResourcePlugin
 from kbs.plugins.resource.backends import aws, azure, gcp
 from kbs.plugins.resource.backends.cloud import PerProcess
+from kbs.plugins.resource.generation import Generation, Shape
 from kbs.plugins.resource.model import Backend, StoreContext, StoreRefuses
+from kbs.protocol.resource_path import parse
+from kbs.storage.memory import MemoryStore
 from tests.contracts.test_resource_backends import service_account
 from tests.fakes.broker import StoppedClock
 from tests.fakes.cloud_secrets import CLIENT_SECRET, PROJECT, VAULT, FakeAws, FakeAzure, FakeGcp
@@ -162,6 +166,17 @@ def test_aws_what_is_deleted_is_absent_and_its_name_taken(bench: Bench) -> None:
     at_once.put("a/b/c", b"two", meta={})
 
 
+def test_nothing_is_rotated_where_versions_have_no_numbers(bench: Bench) -> None:
+    store = bench.store("aws")
+    generation = Generation((), StoppedClock(), lambda count: b"\x01" * count)
+    plugin = ResourcePlugin(MemoryStore(), StoppedClock(), [("", store)], generation)
+    path, shape = parse(NAME.split("/")), Shape(32, "raw")
+    assert plugin.generate(path, shape, author="ann", rotate=False) == 0
+    with pytest.raises(MalformedMessage, match="rotated"):
+        plugin.generate(path, shape, author="ann", rotate=True)
+    assert read(store) == b"\x01" * 32
+
+
 def test_aws_a_key_of_ones_own_encrypts(bench: Bench) -> None:
     bench.store("aws", kms_key_id="alias/kbs").put(NAME, b"one", meta={})
     assert bench.aws.secrets[NAME]["KmsKeyId"] == "alias/kbs"
@@ -187,6 +202,18 @@ def test_gcp_of_two_writers_that_saw_the_same_version_one_wins(bench: Bench) -> 
     with pytest.raises(VersionConflict):
         store.put(NAME, b"mine", meta={}, expected=1)
     assert read(store) == b"theirs"
+
+
+def test_gcp_a_claimed_write_is_waited_for(bench: Bench) -> None:
+    store = bench.store("gcp")
+    store.put(NAME, b"one", meta={})
+    (secret,) = bench.gcp.secrets.values()
+    secret["annotations"] = {"kbs-write": "after-1", "owner": "ann"}
+    with pytest.raises(VersionConflict, match="under way"):
+        store.put(NAME, b"two", meta={}, expected=1)
+    assert store.put(NAME, b"two", meta={}) == 2
+    assert store.put(NAME, b"three", meta={}, expected=2) == 3
+    assert secret["annotations"] == {"kbs-write": "after-2", "owner": "ann"}
 
 
 def test_gcp_a_destroyed_version_is_none(bench: Bench) -> None:
