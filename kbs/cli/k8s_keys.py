@@ -20,6 +20,11 @@ from kbs.k8s.keys import Wanted, key_manifests
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 
 
+def is_terminal() -> bool:
+    """What is printed would be seen."""
+    return sys.stdout.isatty()
+
+
 def _label(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """A DNS label that leaves room for what is put behind it (RFC 1123 section 2.1)."""
     del context, parameter
@@ -60,7 +65,7 @@ def keys_command(
     With `create`, not `apply`: keys that exist are never replaced. Whoever loses NAME-keys loses the store, so keep a
     copy: --out FILE, and create from the file.
     """
-    if out is None and sys.stdout.isatty():
+    if out is None and is_terminal():
         fail("keys are not shown on a terminal", hint="kbs k8s keys | kubectl create -f -   or: --out FILE")
         raise click.exceptions.Exit(1)
     if out is not None and out.is_file():

@@ -229,6 +229,7 @@ UNSAFE: dict[str, tuple[str, str]] = {
     "memory": ("settings.storage.kind=memory", "Set it to sqlite or postgres"),
     "postgres without an address": ("settings.storage.kind=postgres", "Set settings.storage.dsn_file"),
     "sample": ("settings.attestation.insecure_sample=true", "or set dev: true"),
+    "database without TLS": ("settings.storage.insecure_transport=true", "or set dev: true"),
     "test root": ("settings.attestation.insecure_test_root=x", "or set dev: true"),
     "anybody is admin": ("settings.admin.mode=insecure-allow-all", "or set dev: true"),
     "plain HTTP": ("settings.server.insecure_http=true", "or set dev: true"),

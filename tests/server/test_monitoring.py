@@ -173,40 +173,39 @@ def _here(expression: str) -> str:
 
 @pytest.mark.server
 @pytest.mark.enable_socket
-@pytest.mark.parametrize("title", PANELS)
-def test_every_panel_has_data(title: str, prometheus: Prometheus) -> None:
-    for target in PANELS[title]["targets"]:
-        found = prometheus.wait_for(_here(target["expr"]))
-        assert found, target["expr"]
-        assert not any(each["value"][1] == "NaN" for each in found), target["expr"]
+def test_panels_have_data_and_alerts_look_at_what_is_there(prometheus: Prometheus) -> None:
+    """One test, so that test processes do not each start a broker and a Prometheus."""
+    panels_have_data(prometheus)
+    what_was_done_is_shown(prometheus)
+    for rule in ALERTS.values():
+        series_are_there(prometheus, rule["expr"])
+    due = {name for name, rule in ALERTS.items() if prometheus.query(rule["expr"])}
+    assert due == {"KbsInsecure"}  # this broker has the software TEE on
 
 
-@pytest.mark.server
-@pytest.mark.enable_socket
-def test_what_was_done_is_what_is_shown(prometheus: Prometheus) -> None:
+def panels_have_data(prometheus: Prometheus) -> None:
+    """Each expression of each panel."""
+    for title, panel in PANELS.items():
+        for target in panel["targets"]:
+            found = prometheus.wait_for(_here(target["expr"]))
+            assert found, (title, target["expr"])
+            assert not any(each["value"][1] == "NaN" for each in found), (title, target["expr"])
+
+
+def what_was_done_is_shown(prometheus: Prometheus) -> None:
+    """Three rounds of `load`."""
     for reason in ("policy_denied", "evidence_malformed"):
         assert prometheus.wait_for(f'kbs_refusals_total{{reason="{reason}"}} >= 3'), reason
     assert prometheus.wait_for("kbs_attestation_successes_total >= 6")
     assert prometheus.wait_for("kbs_policy_approvals_total == 3")
 
 
-@pytest.mark.server
-@pytest.mark.enable_socket
-@pytest.mark.parametrize("name", ALERTS)
-def test_every_alert_looks_at_series_that_are_there(name: str, prometheus: Prometheus) -> None:
-    """Each selector of its expression, by itself, finds series: no name, label or reason is misspelt."""
-    selectors = re.findall(r"\b(?:kbs_\w+|up)(?:\{[^}]*\})?", ALERTS[name]["expr"])
+def series_are_there(prometheus: Prometheus, expression: str) -> None:
+    """Each selector of an alert, by itself, finds series: no name, label or reason is misspelt."""
+    selectors = re.findall(r"\b(?:kbs_\w+|up)(?:\{[^}]*\})?", expression)
     assert selectors
     for selector in selectors:
         assert prometheus.wait_for(selector), selector
         for reasons in re.findall(r'reason=~?"([^"]+)"', selector):
             for reason in reasons.split("|"):
                 assert prometheus.query(f'kbs_refusals_total{{reason="{reason}"}}'), reason
-
-
-@pytest.mark.server
-@pytest.mark.enable_socket
-def test_only_the_expected_alerts_are_due(prometheus: Prometheus) -> None:
-    """This broker has the software TEE on."""
-    due = {name for name, rule in ALERTS.items() if prometheus.query(rule["expr"])}
-    assert due == {"KbsInsecure"}
