@@ -17,6 +17,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from time import monotonic
@@ -105,6 +106,21 @@ FORMAT: Final = Format(
             END LOOP;
             outcome := 'in progress';  -- claimed and released by others in this moment
         END $$""",
+        # row by row: each is found by its key, whatever the table looked like when this was planned
+        """CREATE FUNCTION kbs_settle(finished BYTEA[], tokens BYTEA[], refused BYTEA[], released BYTEA[]) RETURNS VOID
+        LANGUAGE plpgsql AS $$
+        BEGIN
+            FOR i IN 1..cardinality(finished) LOOP
+                UPDATE kbs_claims SET state = 'finished', token = tokens[i]
+                    WHERE id = finished[i] AND state = 'in progress';
+            END LOOP;
+            FOR i IN 1..cardinality(refused) LOOP
+                UPDATE kbs_claims SET state = 'spent' WHERE id = refused[i] AND state = 'in progress';
+            END LOOP;
+            FOR i IN 1..cardinality(released) LOOP
+                DELETE FROM kbs_claims WHERE id = released[i] AND state = 'in progress';
+            END LOOP;
+        END $$""",
         """CREATE FUNCTION kbs_make_room(most BIGINT, deadline BIGINT, number_to_go BIGINT) RETURNS BOOLEAN
         LANGUAGE plpgsql AS $$
         DECLARE
@@ -150,9 +166,7 @@ _CLAIM: Final = """SELECT outcome, earned_by FROM kbs_claim(
     %b, %b, %b, %b::bigint, %b::bigint, %b::bigint, %b::float8)"""
 _MAKE_ROOM: Final = "SELECT kbs_make_room(%b::bigint, %b::bigint, %b::bigint)"
 _SWEEP: Final = "SELECT kbs_sweep(%b::bigint, %b::bigint)"
-_RELEASE: Final = "DELETE FROM kbs_claims WHERE id = %b AND state = 'in progress'"
-_REFUSE: Final = "UPDATE kbs_claims SET state = 'spent' WHERE id = %b AND state = 'in progress'"
-_FINISH: Final = "UPDATE kbs_claims SET state = 'finished', token = %b WHERE id = %b AND state = 'in progress'"
+_SETTLE: Final = "SELECT kbs_settle(%b::bytea[], %b::bytea[], %b::bytea[], %b::bytea[])"
 _EARNED: Final = "SELECT token FROM kbs_claims WHERE id = %b AND state = 'finished' AND expires > %b::bigint"
 
 
@@ -160,10 +174,22 @@ def _micros(moment: datetime) -> int:
     return (moment - _ZERO) // _MICROSECOND
 
 
-class _Gathered(threading.local):
-    """Statements that a thread left for the end of its `together`."""
+@dataclass(slots=True)
+class _Ends:
+    """How claims ended, by challenge."""
 
-    statements: list[tuple[str, tuple[Any, ...]]] | None = None
+    finished: dict[bytes, bytes] = field(default_factory=dict)
+    refused: list[bytes] = field(default_factory=list)
+    released: list[bytes] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.finished or self.refused or self.released)
+
+
+class _Gathered(threading.local):
+    """What a thread left for the end of its `together`."""
+
+    ends: _Ends | None = None
 
 
 class PostgresHandshakeStore:
@@ -256,16 +282,16 @@ class PostgresHandshakeStore:
 
     def release(self, challenge_id: str) -> None:
         """Give a claim back."""
-        self._do(_RELEASE, (challenge_id.encode(),))
+        self._settle(_Ends(released=[challenge_id.encode()]))
 
     def refuse(self, challenge_id: str) -> None:
         """Mark a claimed challenge as answered and refused."""
-        self._do(_REFUSE, (challenge_id.encode(),))
+        self._settle(_Ends(refused=[challenge_id.encode()]))
 
     def finish(self, challenge_id: str, token: str) -> None:
         """Keep the token of a claimed challenge. If that was forgotten meanwhile there is nothing to keep."""
         key = challenge_id.encode()
-        self._do(_FINISH, (self._salt + self._keys(self._salt).seal(token.encode(), key), key))
+        self._settle(_Ends(finished={key: self._salt + self._keys(self._salt).seal(token.encode(), key)}))
 
     def token(self, challenge_id: str, now: datetime) -> str | None:
         """The token of a finished handshake that has not expired."""
@@ -299,17 +325,16 @@ class PostgresHandshakeStore:
         Raises:
             StorageUnavailable: at the end; then none of it is done.
         """
-        if self._gathered.statements is not None:
+        if self._gathered.ends is not None:
             yield
             return
-        gathered: list[tuple[str, tuple[Any, ...]]] = []
-        self._gathered.statements = gathered
+        ends = self._gathered.ends = _Ends()
         try:
             yield
         finally:
-            self._gathered.statements = None
-        if gathered:
-            self._database.use(lambda db: _send(db, gathered))
+            self._gathered.ends = None
+        if ends:
+            self._settle(ends)
 
     def close(self) -> None:
         """Nothing of its own to release: the database may serve others."""
@@ -321,14 +346,11 @@ class PostgresHandshakeStore:
         assert row is not None  # a function of ours always returns a row
         return row
 
-    def _do(self, statement: str, arguments: tuple[Any, ...]) -> None:
-        if self._gathered.statements is not None:
-            self._gathered.statements.append((statement, arguments))
-        else:
-            self._database.use(lambda db: db.execute(statement, arguments))
-
-
-def _send(db: Connection, gathered: list[tuple[str, tuple[Any, ...]]]) -> None:
-    with db.pipeline():
-        for statement, arguments in gathered:
-            db.execute(statement, arguments)
+    def _settle(self, ends: _Ends) -> None:
+        gathered = self._gathered.ends
+        if gathered is None:
+            self._row(_SETTLE, ([*ends.finished], [*ends.finished.values()], ends.refused, ends.released))
+            return
+        gathered.finished |= ends.finished
+        gathered.refused += ends.refused
+        gathered.released += ends.released
