@@ -320,7 +320,9 @@ class Node:
         """A connection to a Service by its address, as kube-proxy makes it: to its Pods in turn. Raises OSError."""
         if (host, port) == _KUBERNETES:
             server = urlsplit(self.cluster.server)
-            return socket.create_connection((server.hostname, server.port), timeout=10)
+            opened = socket.create_connection((server.hostname, server.port), timeout=10)
+            opened.settimeout(None)  # a watch may say nothing for long
+            return opened
         for service in self.services():
             if service["spec"]["clusterIP"] == host:
                 return self._connect_service(service, port)
