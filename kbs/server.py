@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import resource
+import shutil
 import tempfile
 import threading
 import time
@@ -82,6 +83,16 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
         """Until a signal."""
         BrokerArbiter(self).run()
 
+    def check(self) -> None:
+        """Whether a worker that begins now would come up: keys, certificate, store.
+
+        Raises:
+            KbsError: it would not.
+        """
+        _check_certificate(self._data, self._settings)
+        build(self._data, self._settings).close()
+        mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]  # this process serves nobody
+
 
 class BrokerArbiter(Arbiter):  # type: ignore[misc]
     """The process that starts workers and ends them."""
@@ -91,6 +102,15 @@ class BrokerArbiter(Arbiter):  # type: ignore[misc]
         if graceful:
             self.app.leaving.announce()
         super().stop(graceful)
+
+    def reload(self) -> None:
+        """SIGHUP: workers that read keys anew take over from those there are, if they can come up."""
+        try:
+            self.app.check()
+        except KbsError as err:
+            _LOG.error("SIGHUP: the workers stay as they are", extra={"members": {"problem": str(err)}})
+            return
+        super().reload()
 
 
 def _look_after(broker: Broker) -> None:
@@ -158,19 +178,27 @@ def serve(data: Path, settings: Settings) -> None:
         ConfigInvalid, DependencyFault: the broker cannot be wired; nothing listens.
     """
     keep_memory_private()
-    if not settings.server.insecure_http:
-        certificate.load(data / settings.server.tls_certificate, data / settings.server.tls_key)
+    _check_certificate(data, settings)
     broker = build(data, settings)  # every problem shows here, before a worker is forked
     insecure = settings.insecure_switches()
     event = ServiceStarted(decision=os.urandom(16).hex(), version=__version__, insecure=insecure)
     broker.audit.append([event])
     broker.close()
     _warn(insecure)
-    with tempfile.TemporaryDirectory(prefix="kbs-metrics-", dir=_memory_folder()) as folder:
+    folder, owner = tempfile.mkdtemp(prefix="kbs-metrics-", dir=_memory_folder()), os.getpid()
+    try:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 - how prometheus_client is told
         # it chose when it was imported, and no folder was known then
         values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
         BrokerApplication(data, settings).run()
+    finally:
+        if os.getpid() == owner:  # workers are forked in there, and come by here when they end
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_certificate(data: Path, settings: Settings) -> None:
+    if not settings.server.insecure_http:
+        certificate.load(data / settings.server.tls_certificate, data / settings.server.tls_key)
 
 
 def keep_memory_private() -> None:

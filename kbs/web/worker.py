@@ -220,11 +220,9 @@ class BrokerWorker(ASGIWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         # gunicorn notes on the class it asks whether its C parser is there, and looks for the note on its own class
         ASGIProtocol._check_h1c_protocol_available()
-        try:
-            context = self._tls()
-        except ConfigInvalid as err:
-            _LOG.error("no TLS, so nothing is served", extra={"members": {"problem": str(err)}})
-            return  # plain HTTP on a TLS port would be worse than nothing
+        context = await self._tls()
+        if self.cfg.is_ssl and context is None:
+            return  # told to end before there was one; plain HTTP on a TLS port would be worse than nothing
         for sock in self.sockets:
             server = await self.loop.create_server(
                 lambda: BrokerProtocol(self),
@@ -243,13 +241,23 @@ class BrokerWorker(ASGIWorker):  # type: ignore[misc]
         await self._linger()
         await self._drain()
 
-    def _tls(self) -> ssl.SSLContext | None:
-        if not self.cfg.is_ssl:
-            return None
-        self._certificate = ServedCertificate(Path(self.cfg.certfile), Path(self.cfg.keyfile))
-        if self._metrics is not None:
-            self._metrics.show_certificate(self._certificate.loaded.expires)
-        return self._certificate.context
+    async def _tls(self) -> ssl.SSLContext | None:
+        """A worker that begins while the files cannot be used waits for others; those that began before serve on."""
+        said = ""
+        while self.cfg.is_ssl and self.alive:
+            self.notify()
+            try:
+                self._certificate = ServedCertificate(Path(self.cfg.certfile), Path(self.cfg.keyfile))
+            except ConfigInvalid as err:
+                if str(err) != said:
+                    said = str(err)
+                    _LOG.error("no TLS certificate to begin with", extra={"members": {"problem": said}})
+                await asyncio.sleep(_SWEEP_SECONDS)
+                continue
+            if self._metrics is not None:
+                self._metrics.show_certificate(self._certificate.loaded.expires)
+            return self._certificate.context
+        return None
 
     @property
     def _metrics(self) -> Metrics | None:

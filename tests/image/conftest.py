@@ -28,6 +28,7 @@ EXTRAS: Final = "pkcs11 vault"
 _BASE: Final = "localhost/base-python:bookworm"
 _PACKAGES: Final = "python3,python3-venv"
 _MOMENT: Final = "1700000000"
+_STORAGE: Final = 4 << 30  # octets; about a quarter is used
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,7 +44,9 @@ class Buildah:
 
     def __init__(self, folder: Path) -> None:
         self._options = ["--root", str(folder / "storage"), "--runroot", str(folder / "run")]
-        self._environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay"}
+        self._environment = {
+            **os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay", "TMPDIR": str(folder),
+        }  # fmt: skip
         if subprocess.run(["buildah", *self._options, "info"], env=self._environment, capture_output=True).returncode:
             self._environment["STORAGE_DRIVER"] = "vfs"  # no overlay mounts in here
 
@@ -124,8 +127,10 @@ def wheels(cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def buildah(programs: None) -> Iterator[Buildah]:
-    """Storage for this run; not below pytest's own folders, which stay."""
-    folder = Path(tempfile.mkdtemp(prefix="kbs-image-", dir="/var/tmp"))
+    """Storage for this run, in memory if there is enough; not below pytest's own folders, which stay."""
+    memory = Path("/dev/shm")
+    enough = memory.is_dir() and shutil.disk_usage(memory).free > _STORAGE
+    folder = Path(tempfile.mkdtemp(prefix="kbs-image-", dir=memory if enough else "/var/tmp"))
     made = Buildah(folder)
     yield made
     made.remove()
