@@ -75,11 +75,11 @@ def controller_command(
     lease_place = lease_namespace or (namespaces[0] if namespaces else None)
     if lease_place is None:
         raise click.UsageError("with --all-namespaces, say --lease-namespace NS: where the controllers' Lease is")
-    log.configure()
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # says of each lost connection what health says once
     health = Health(__version__)
     identity = f"{platform.node() or 'controller'}-{secrets.token_hex(4)}"
     api = connect_cluster(kubeconfig, context=context, user_agent=f"kbs-controller/{__version__}")
+    log.configure()
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # says of each lost connection what health says once
     controller = Controller(
         api,
         Options(

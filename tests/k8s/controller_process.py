@@ -142,23 +142,19 @@ class Field:
         self.apply("KeyBroker", name, spec)
 
 
-def rights(without: tuple[str, str] | None = None) -> list[dict[str, Any]]:
-    """The shipped rights as objects; without one verb of a resource, `(resource, verb)`."""
+def rights(*without: tuple[str, str]) -> list[dict[str, Any]]:
+    """The shipped rights as objects, without these, each a resource and a verb."""
     found: list[dict[str, Any]] = list(yaml.safe_load_all(RIGHTS.read_text()))
-    if without is None:
-        return found
-    resource, verb = without
-    removed = 0
+    removed = set()
     for role in (each for each in found if each["kind"] == "Role"):
         rules = []
         for rule in role["rules"]:
-            for each in rule["resources"]:
-                gone = each == resource and verb in rule["verbs"]
-                removed += gone
-                verbs = [known for known in rule["verbs"] if not (gone and known == verb)]
-                rules.append({**rule, "resources": [each], "verbs": verbs})
+            for resource in rule["resources"]:
+                gone = {verb for verb in rule["verbs"] if (resource, verb) in without}
+                removed |= {(resource, verb) for verb in gone}
+                rules.append({**rule, "resources": [resource], "verbs": sorted(set(rule["verbs"]) - gone)})
         role["rules"] = [rule for rule in rules if rule["verbs"]]
-    assert removed, f"nobody may {verb} {resource}"
+    assert removed == set(without), "what is not granted cannot be taken away"
     return found
 
 

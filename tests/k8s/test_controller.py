@@ -52,13 +52,13 @@ def field(api: Connection, namespace: str) -> Field:
 
 @pytest.fixture
 def start(cluster: Cluster, field: Field, tmp_path: Path) -> Iterator[Start]:
-    """Starts controllers with the shipped rights, less one if the test says so; what they leave held is let go."""
+    """Starts controllers with the shipped rights; what they leave held is let go."""
     with ExitStack() as stack:
         made: list[Path] = []
 
-        def run(*more: str, without: tuple[str, str] | None = None) -> ControllerProcess:
+        def run(*more: str) -> ControllerProcess:
             if not made:
-                made.append(grant(cluster, field.namespace, rights(without)))
+                made.append(grant(cluster, field.namespace, rights()))
             process = ControllerProcess(made[0], field.namespace, tmp_path, *more)
             stack.callback(process.stop)
             return process
