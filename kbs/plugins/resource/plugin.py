@@ -6,6 +6,7 @@ Where a secret is kept is decided by its name alone: the store with the longest 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from kbs.clock import Clock
@@ -143,7 +144,7 @@ class ResourcePlugin:
         found = _told(lambda: backend.history(str(path)))
         if not found:
             raise ResourceNotFound(f"no resource {path}")
-        return found
+        return found if "size" in found[-1].meta else _measured(found, _told(lambda: backend.get(str(path))))
 
     def _backend(self, name: str) -> Backend:
         for prefix, backend in self._external:
@@ -177,6 +178,16 @@ class ResourcePlugin:
         if wanted is not None:
             return self._generation.past(rule, backend, str(path), wanted)
         return backend.get(str(path)) or self._generation.first(rule, backend, path)
+
+
+def _measured(entries: Sequence[Entry], current: Record | None) -> Sequence[Entry]:
+    """With the size of the current version, which other stores than the broker's own do not keep beside it."""
+    if current is None:
+        return entries
+    size = {"size": str(len(current.value))}
+    return [
+        replace(entry, meta={**entry.meta, **size}) if entry.version == current.version else entry for entry in entries
+    ]
 
 
 def _told(ask: Callable[[], _T]) -> _T:

@@ -166,6 +166,17 @@ def test_aws_what_is_deleted_is_absent_and_its_name_taken(bench: Bench) -> None:
     at_once.put("a/b/c", b"two", meta={})
 
 
+@pytest.mark.parametrize("kind", TABLES)
+def test_administrators_see_the_size_of_what_is_current(bench: Bench, kind: str) -> None:
+    """As `kbs image` asks for it, to tell a KEK from something else."""
+    plugin = ResourcePlugin(MemoryStore(), StoppedClock(), [("", bench.store(kind))])
+    for octets in (b"x" * 31, b"x" * 32):
+        plugin.write(parse(NAME.split("/")), octets, author="ann", expected=None)
+    found = plugin.history(parse(NAME.split("/")))
+    assert found[-1].meta["size"] == "32"
+    assert all("size" not in entry.meta for entry in found[:-1])
+
+
 def test_nothing_is_rotated_where_versions_have_no_numbers(bench: Bench) -> None:
     store = bench.store("aws")
     generation = Generation((), StoppedClock(), lambda count: b"\x01" * count)
