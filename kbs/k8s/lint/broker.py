@@ -102,7 +102,7 @@ def settings_are_good(rendered: Rendered) -> Iterator[Finding]:
             yield error("settings-invalid", where, each.problem, "docs/settings.md lists every setting")
         elif each.settings is None:
             fix = "give the ConfigMap too, or render it together with the Pods"
-            yield warning("settings-unknown", where, "its settings are not among these manifests", fix)
+            yield error("settings-unknown", where, "its settings are not among these manifests", fix)
         else:
             yield from _listeners(where, each.settings)
             if not rendered.dev:
