@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from kbs.storage.postgres.database import Database
 
 _WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
+_PATIENCE_FOR_DATABASE = 0.002  # seconds
 _THREADS = 8  # for work that may wait, and for administration
 
 
@@ -126,6 +127,8 @@ class Broker:
                 partial(self.audit.append, defer_head=True),
                 together=self.handshakes.together,
                 write_head=self.audit.write_head,
+                # a database is waited for elsewhere: the loop has other requests to serve meanwhile
+                **({} if self.stores.database is None else {"patience": _PATIENCE_FOR_DATABASE}),
             ),
             fallback=cast(Asgi, WSGIMiddleware(cast(Any, self.flask()), workers=_THREADS)),
             listeners=_listeners(self.settings),
