@@ -83,3 +83,16 @@ def test_refusals_are_counted_by_reason_from_the_first_one_on() -> None:
 def _values(metrics: Metrics) -> dict[str, float]:
     lines = [line.rsplit(" ", 1) for line in metrics.exposition().decode().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in lines if "_created" not in name}
+
+
+def test_a_certificate_that_cannot_be_used_shows() -> None:
+    metrics = Metrics("1", (), shared=False)
+    assert _values(metrics)["kbs_tls_certificate_expiry_timestamp_seconds"] == 0
+    metrics.show_certificate(7.0)
+    assert _values(metrics)["kbs_tls_certificate_current"] == 1
+    metrics.certificate_changed(7.0, usable=False)
+    found = _values(metrics)
+    assert (found["kbs_tls_certificate_current"], found["kbs_tls_certificate_expiry_timestamp_seconds"]) == (0, 7)
+    metrics.certificate_changed(9.0, usable=True)
+    found = _values(metrics)
+    assert (found["kbs_tls_certificate_current"], found["kbs_tls_certificate_expiry_timestamp_seconds"]) == (1, 9)
