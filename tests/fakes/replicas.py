@@ -56,7 +56,7 @@ class Replica:
     def wait(self) -> None:
         """Until it is ready."""
         assert self.process is not None
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline and self.process.poll() is None:
             if self.is_ready():
                 return
@@ -66,7 +66,7 @@ class Replica:
     def is_ready(self) -> bool:
         """Whether it says so."""
         with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
         return False
 
     def family(self) -> list[int]:
@@ -119,8 +119,12 @@ audit = "{keys}/audit.pem"
         for each in self.all:
             each.data.mkdir(mode=0o700)
             each.start()
-        for each in self.all:
-            each.wait()
+        try:
+            for each in self.all:
+                each.wait()
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def admin_token(self) -> Path:
