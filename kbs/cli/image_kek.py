@@ -147,8 +147,13 @@ def _fetched(session: GuestClient, path: str, kid: str, place: Place) -> Secret:
 def _current(admin: AdminClient, path: str) -> VersionInfo | None:
     try:
         found = admin.resource_versions(path)
-    except NotFound:
-        return None
+    except NotFound as err:
+        if err.problem.name == "ResourceNotFound":
+            return None
+        raise KekRefused(  # Trustee: it would overwrite what is there, and could not say so
+            f"{path}: this broker does not tell whether it has that already, so nothing was registered",
+            next_step="--kek-file FILE without a broker, and store FILE there by the broker's own means",
+        ) from None
     return next((each for each in found.versions if each.version == found.version), None)
 
 

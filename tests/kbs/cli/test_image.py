@@ -215,6 +215,28 @@ def test_a_broker_that_does_not_answer(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--kek-file", "kek"), ("--kek-file", "kek", "--registered"), ("--replace",)],
+    ids=["new", "file", "registered", "replace"],
+)
+def test_a_broker_that_cannot_list_versions_is_not_written_to(folder: Path, more: tuple[str, ...]) -> None:
+    """Trustee answers 404 `PluginNotFound`, takes any upload and overwrites (kbs-protocol 1.5)."""
+    asked: list[str] = []
+
+    def trustee(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        kind = "https://github.com/confidential-containers/kbs/errors/PluginNotFound"
+        return httpx.Response(404, json={"type": kind, "detail": "Plugin admin not found"})
+
+    (folder / "admin").write_text("token")
+    place = ("--url", "http://127.0.0.1:8080", "--token-file", "admin")
+    words = ("image", "encrypt", "oci:app", "oci:enc", "--kek", KID, *place, *more)
+    assert "does not tell whether it has that already" in refused(invoke(httpx.MockTransport(trustee), *words))
+    assert set(asked) == {"GET"}
+    assert not (folder / "enc").exists()
+
+
 # --- what inspection finds --------------------------------------------------------------------------------------------
 
 
