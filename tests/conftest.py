@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import bao_binary, opa_binary, postgres_binary, prometheus_binary, prometheus_binary, registry_binary, softhsm, swtpm_binary
+from tests import bao_binary, opa_binary, postgres_binary, prometheus_binary, registry_binary, softhsm, swtpm_binary
 from tests.bao_binary import bao
 from tests.crosscheck import programs
 from tests.opa_binary import opa, opa_socket
@@ -61,7 +61,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     swtpm_binary.summarize(terminalreporter)
     bao_binary.summarize(terminalreporter)
     postgres_binary.summarize(terminalreporter)
-    prometheus_binary.summarize(terminalreporter)
     prometheus_binary.summarize(terminalreporter)
     registry_binary.summarize(terminalreporter)
     softhsm.summarize(terminalreporter)
