@@ -162,7 +162,7 @@ def test_every_broker_explains_and_verifies_what_another_did(replicas: Replicas)
 
 def test_a_rolling_restart_loses_no_handshake(replicas: Replicas, database: Database) -> None:
     before = granted(database)
-    with Load(replicas).running() as load:
+    with Load(replicas).running(guests=2) as load:
         for each in replicas.all:
             load.until(released=10)
             assert each.end() == 0
