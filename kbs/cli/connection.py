@@ -30,6 +30,7 @@ from kbs.client.errors import (
     TokenRefused,
     TryLater,
     Unreachable,
+    VersionsUnknown,
 )
 from kbs.errors import KbsError, ResourceNotFound
 
@@ -150,6 +151,8 @@ def next_command(err: Exception, place: Place, hint: Callable[[Place], str] | No
         return _reach(err, place)
     if hint is not None and isinstance(err, (NotFound, Conflict, ResourceNotFound)):
         return hint(place)
+    if isinstance(err, VersionsUnknown):
+        return "see what is there by the broker's own means; without a condition it is written over"
     if not isinstance(err, Refused):
         return None
     problem = err.problem

@@ -17,7 +17,7 @@ from kbs.cli.connection import Failure, Place, next_command, place_words
 from kbs.cli.guest import Guest
 from kbs.cli.output import warn
 from kbs.client.admin import AdminClient
-from kbs.client.errors import ClientError, Conflict, NotFound
+from kbs.client.errors import ClientError, Conflict, NotFound, VersionsUnknown
 from kbs.client.guest import GuestClient
 from kbs.client.model import VersionInfo
 from kbs.images.errors import KekRefused
@@ -146,15 +146,11 @@ def _fetched(session: GuestClient, path: str, kid: str, place: Place) -> Secret:
 
 def _current(admin: AdminClient, path: str) -> VersionInfo | None:
     try:
-        found = admin.resource_versions(path)
-    except NotFound as err:
-        if err.problem.name == "ResourceNotFound":
-            return None
-        raise KekRefused(  # Trustee: it would overwrite what is there, and could not say so
-            f"{path}: this broker does not tell whether it has that already, so nothing was registered",
-            next_step="--kek-file FILE without a broker, and store FILE there by the broker's own means",
+        return admin.current_resource(path)
+    except VersionsUnknown as err:  # Trustee
+        raise KekRefused(
+            str(err), next_step="--kek-file FILE without a broker, and store FILE there by the broker's own means"
         ) from None
-    return next((each for each in found.versions if each.version == found.version), None)
 
 
 def _present(admin: AdminClient, path: str, kid: str) -> int:

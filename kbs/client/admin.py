@@ -18,7 +18,7 @@ import httpx
 
 from kbs import strict_json
 from kbs.client.connection import TIMEOUT, Connection, is_private_path, is_success
-from kbs.client.errors import ClientMisconfigured, NotFound, Problem, UnexpectedAnswer, refusal
+from kbs.client.errors import ClientMisconfigured, NotFound, Problem, UnexpectedAnswer, VersionsUnknown, refusal
 from kbs.client.model import (
     IssuedToken,
     PolicyInfo,
@@ -56,7 +56,8 @@ class AdminClient:
 
     Methods raise `ClientError`: `Refused` and its classes for a no, `Unreachable`, `UnexpectedAnswer`.
     `expected` is the version that must be current for a change to be made (0: there must be none); a lost
-    compare-and-set is `Conflict`.
+    compare-and-set is `Conflict`. Of resources the current version is asked for first: brokers of another make ignore
+    the condition, and would write over what is there (`VersionsUnknown`; nothing was sent).
     """
 
     def __init__(
@@ -84,11 +85,15 @@ class AdminClient:
 
     def set_resource(self, path: str, value: bytes, *, expected: int | None = None) -> int | None:
         """Write `repository/type/tag`; the new version, if the broker tells it."""
+        if expected is not None:
+            self.current_resource(path)
         headers = {"Content-Type": "application/octet-stream", **condition(expected)}
         return version_in(self._send("POST", f"resource/{_segments(path)}", content=value, headers=headers))
 
     def delete_resource(self, path: str, *, expected: int | None = None) -> None:
         """Remove a resource with all its versions."""
+        if expected is not None:
+            self.current_resource(path)
         self._send("DELETE", f"resource/{_segments(path)}", headers=condition(expected))
 
     def resources(self, prefix: str = "") -> tuple[VersionInfo, ...]:
@@ -101,6 +106,22 @@ class AdminClient:
     def resource_versions(self, path: str) -> ResourceVersions:
         """The kept versions of one resource."""
         return ResourceVersions.read(self._json("GET", f"admin/resources/{_segments(path)}"))
+
+    def current_resource(self, path: str) -> VersionInfo | None:
+        """The current version of one resource; None where the broker says that there is none.
+
+        Raises:
+            VersionsUnknown: the broker has no versions, or does not tell of them.
+        """
+        try:
+            found = self.resource_versions(path)
+        except NotFound as err:
+            if err.problem.name == "ResourceNotFound":
+                return None
+            raise VersionsUnknown(
+                f"{path}: this broker does not tell whether it has that already, so nothing was written"
+            ) from err
+        return next((each for each in found.versions if each.version == found.version), None)
 
     def rollback_resource(self, path: str, version: int, *, expected: int | None = None) -> int:
         """Make a past version current again, as a new version; its number."""

@@ -33,6 +33,11 @@ class UnexpectedAnswer(ClientError):
     """An answer that is not of this protocol: another program's, a proxy's, or one that does not open or decode."""
 
 
+class VersionsUnknown(ClientError):
+    """A broker of another make that does not tell what it has. A change on a condition was not sent: it would have been
+    made without the condition."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """The body of a refusal (RFC 9457).

@@ -32,6 +32,23 @@ class BrokerTransport(httpx.BaseTransport):
         return httpx.Response(answer.status, headers=list(answer.headers), content=answer.body)
 
 
+class Trustee(httpx.BaseTransport):
+    """The reference broker as far as uploads go: no versions, conditions ignored, every upload is taken.
+
+    404 `PluginNotFound` for what lists versions (kbs-protocol 1.5).
+    """
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.methods.append(request.method)
+        if request.method == "POST":
+            return httpx.Response(200)
+        kind = "https://github.com/confidential-containers/kbs/errors/PluginNotFound"
+        return httpx.Response(404, json={"type": kind, "detail": "Plugin admin not found"})
+
+
 def invoke(transport: httpx.BaseTransport | None, *arguments: Any, stdin: bytes | None = None) -> Result:
     """Run one command; anything that escapes the wall fails the test."""
     result = CliRunner().invoke(kbs, [str(each) for each in arguments], obj=transport, input=stdin)

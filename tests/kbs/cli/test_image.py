@@ -15,7 +15,7 @@ from click.testing import Result
 from tests.fakes.broker import BrokerUnderTest
 from tests.fakes.oci_images import MANIFEST, Blobs, Layer, read_layout, tar_of
 from tests.fakes.registry import FakeRegistry
-from tests.kbs.cli.conftest import BrokerTransport, Run, bad_json, good_json, invoke
+from tests.kbs.cli.conftest import BrokerTransport, Run, Trustee, bad_json, good_json, invoke
 
 KID = "kbs:///default/image-kek/app"
 PATH = "default/image-kek/app"
@@ -221,19 +221,12 @@ def test_a_broker_that_does_not_answer(tmp_path: Path) -> None:
     ids=["new", "file", "registered", "replace"],
 )
 def test_a_broker_that_cannot_list_versions_is_not_written_to(folder: Path, more: tuple[str, ...]) -> None:
-    """Trustee answers 404 `PluginNotFound`, takes any upload and overwrites (kbs-protocol 1.5)."""
-    asked: list[str] = []
-
-    def trustee(request: httpx.Request) -> httpx.Response:
-        asked.append(request.method)
-        kind = "https://github.com/confidential-containers/kbs/errors/PluginNotFound"
-        return httpx.Response(404, json={"type": kind, "detail": "Plugin admin not found"})
-
+    trustee = Trustee()
     (folder / "admin").write_text("token")
     place = ("--url", "http://127.0.0.1:8080", "--token-file", "admin")
     words = ("image", "encrypt", "oci:app", "oci:enc", "--kek", KID, *place, *more)
-    assert "does not tell whether it has that already" in refused(invoke(httpx.MockTransport(trustee), *words))
-    assert set(asked) == {"GET"}
+    assert "does not tell whether it has that already" in refused(invoke(trustee, *words))
+    assert set(trustee.methods) == {"GET"}
     assert not (folder / "enc").exists()
 
 

@@ -10,7 +10,7 @@ from click.testing import Result
 
 from kbs.images.packet import unwrap
 from kbs.secret import Secret
-from tests.kbs.cli.conftest import Run, good_json, invoke
+from tests.kbs.cli.conftest import Run, Trustee, good_json, invoke
 from tests.kbs.images.test_provider import CASES, KEK, KID, PATH, PLBCO, unwrap_request, wrap_request
 
 
@@ -93,6 +93,19 @@ def test_what_the_broker_refuses_fails_the_wrap(run: Run, tmp_path: Path) -> Non
     # the token's file is read for each KEK: a renewed one is enough
     renewed = run("key-provider", "run", "--keys", tmp_path / "keys", stdin=wrap_request(f"keyid={KID}"))
     assert unwrap(packet_of(renewed), Secret((tmp_path / "keys/keks" / PATH).read_bytes())).reveal() == PLBCO
+
+
+def test_a_broker_that_cannot_list_versions_is_written_to_only_where_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "admin").write_text("token")
+    place = ("--url", "http://127.0.0.1:8080", "--token-file", tmp_path / "admin", "--keys", tmp_path / "keys")
+    trustee, request = Trustee(), wrap_request(f"keyid={KID}")
+    for _ in range(2):  # nor is the KEK taken for registered the second time
+        refused = invoke(trustee, "key-provider", "run", *place, stdin=request)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "does not tell whether it has that already" in refused.stderr
+    assert set(trustee.methods) == {"GET"}
+    packet_of(invoke(trustee, "key-provider", "run", *place, "--replace-kek", stdin=request))
+    assert trustee.methods[-1] == "POST"
 
 
 @pytest.mark.usefixtures("ready")

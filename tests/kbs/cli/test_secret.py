@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.fakes.broker import BrokerUnderTest
-from tests.kbs.cli.conftest import BrokerTransport, Run, bad_json, good_json, invoke
+from tests.kbs.cli.conftest import BrokerTransport, Run, Trustee, bad_json, good_json, invoke
 
 VECTORS: Any = json.loads((Path(__file__).parents[2] / "vectors/sealed/sealed-secret-vectors.json").read_text())
 VAULT, ENVELOPE = VECTORS["vault"]["sealed"], VECTORS["envelope"]["sealed"]
@@ -216,6 +216,22 @@ def test_a_key_at_the_broker_is_left_alone(run: Run, keys: Path, tmp_path: Path)
     assert run("secret", "publish", tmp_path / "other/team-a-public.json").exit_code == 1
     assert run("secret", "publish", tmp_path / "other/team-a-public.json", "--replace").exit_code == 0
     assert run("secret", "verify", again.stdout).exit_code == 0
+
+
+def test_a_broker_that_cannot_list_versions_is_written_to_only_where_that_was_asked_for(
+    keys: Path, tmp_path: Path, value: Path
+) -> None:
+    (tmp_path / "admin").write_text("token")
+    place = ("--url", "http://127.0.0.1:8080", "--token-file", tmp_path / "admin")
+    sealing = ("seal", "vault", "--resource", NAME, "--key", keys / "team-a-private.json", "--value-file", value)
+    trustee = Trustee()
+    for words in (("publish", keys / "team-a-public.json"), sealing):
+        refused = invoke(trustee, "secret", *words, *place)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "does not tell whether it has that already, so nothing was written" in refused.stderr
+    assert set(trustee.methods) == {"GET"}
+    assert invoke(trustee, "secret", "publish", keys / "team-a-public.json", "--replace", *place).exit_code == 0
+    assert invoke(trustee, "secret", *sealing, "--republish", *place).exit_code == 0
 
 
 def test_a_private_key_is_never_published(run: Run, keys: Path) -> None:

@@ -13,7 +13,16 @@ import httpx
 import pytest
 
 from kbs.client.admin import AdminClient
-from kbs.client.errors import AdminRefused, ClientMisconfigured, Conflict, NotFound, Unacceptable, UnexpectedAnswer
+from kbs.client.errors import (
+    AdminRefused,
+    ClientError,
+    ClientMisconfigured,
+    Conflict,
+    NotFound,
+    Unacceptable,
+    UnexpectedAnswer,
+    VersionsUnknown,
+)
 from tests.kbs.client.fake_broker import BASE, problem
 
 TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
@@ -52,6 +61,21 @@ class Recorder:
 
     def client(self, **members: Any) -> AdminClient:
         return AdminClient(BASE, transport=httpx.MockTransport(self), **{"token": TOKEN, **members})
+
+
+class Versioned(Recorder):
+    """Tells the versions of resources beside."""
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if request.method == "GET":
+            return httpx.Response(200, json={"path": "a/b/c", "version": 3, "versions": [ENTRY]})
+        return self.answer
+
+
+def not_found(name: str) -> Recorder:
+    kind = f"https://github.com/confidential-containers/kbs/errors/{name}"
+    return Recorder(httpx.Response(404, json={"type": kind, "detail": "not here"}))
 
 
 def answering(document: Any, **headers: str) -> Recorder:
@@ -145,10 +169,38 @@ def test_compare_and_set(expected: int | None, header: str | None, value: str | 
         lambda admin: admin.set_attestation_policy("p", "", expected=expected),
     ]
     for call in calls:
-        recorder = Recorder()
+        recorder = Versioned()
         call(recorder.client())
-        found = {name: recorder.requests[0].headers.get(name) for name in ("If-Match", "If-None-Match")}
+        found = {name: recorder.requests[-1].headers.get(name) for name in ("If-Match", "If-None-Match")}
         assert found == {"If-Match": None, "If-None-Match": None} | ({header: value} if header else {})
+
+
+@pytest.mark.parametrize("expected", [0, 3])
+def test_a_condition_is_not_sent_to_a_broker_that_would_ignore_it(expected: int) -> None:
+    """Trustee has no versions and takes any upload: 404 `PluginNotFound` for their list (kbs-protocol 1.5)."""
+    calls: list[Callable[[AdminClient], object]] = [
+        lambda admin: admin.set_resource("a/b/c", b"x", expected=expected),
+        lambda admin: admin.delete_resource("a/b/c", expected=expected),
+    ]
+    answers = (("PluginNotFound", VersionsUnknown), ("RouteNotFound", VersionsUnknown))
+    for call in calls:
+        for name, error in answers:
+            recorder = not_found(name)
+            with pytest.raises(error, match="nothing was written"):
+                call(recorder.client())
+            assert [each.method for each in recorder.requests] == ["GET"]
+        for answer in (httpx.Response(404, text="not a problem"), httpx.Response(200, json=[]), httpx.Response(401)):
+            recorder = Recorder(answer)
+            with pytest.raises(ClientError):
+                call(recorder.client())
+            assert [each.method for each in recorder.requests] == ["GET"]
+
+
+def test_the_current_version_of_a_resource() -> None:
+    found = Versioned().client().current_resource("a/b/c")
+    assert found is not None
+    assert found.version == 3
+    assert not_found("ResourceNotFound").client().current_resource("a/b/c") is None
 
 
 @pytest.mark.parametrize(("etag", "version"), [('"7"', 7), (None, None), ("7", None), ('W/"7"', None), ('"x"', None)])
