@@ -13,7 +13,7 @@ export PATH := $(abspath $(OPA_DIR)):$(PATH)
 .PHONY: help demo image test test-image test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm softhsm registry openbao postgres prometheus lock fuzz clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 $(READY): requirements.lock requirements-fast.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
