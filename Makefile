@@ -97,9 +97,6 @@ postgres:  ## install PostgreSQL's server from the distribution: a real database
 prometheus:  ## install Prometheus from the distribution: for the tests of alerts and dashboard
 	@.ci/prometheus
 
-prometheus:  ## install Prometheus from the distribution: for the tests of alerts and dashboard
-	@.ci/prometheus
-
 policy-corpus: $(READY)  ## both policy engines over all policies, claims and mutations (needs opa); CORPUS="--mutations 50"
 	@$(BIN)/python -m tests.policy_corpus $(CORPUS)
 
