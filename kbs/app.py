@@ -47,6 +47,7 @@ from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
 from kbs.errors import ConfigInvalid
 from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
+from kbs.identity.pod_tokens import PodTokens, open_pod_tokens
 from kbs.plugins.model import Plugin, PluginContext, Publishes
 from kbs.plugins.resource import ResourcePlugin
 from kbs.policy.candidates import Candidates
@@ -93,7 +94,6 @@ if TYPE_CHECKING:
     from kbs.storage.postgres.database import Database
 
 _WARM = ((PolicyKind.RESOURCE, RESOURCE_POLICY_ID), (PolicyKind.EVIDENCE, "default_cpu"))
-_PATIENCE_FOR_DATABASE = 0.002  # seconds
 _THREADS = 8  # for work that may wait, and for administration
 
 
@@ -114,6 +114,7 @@ class Broker:
     clock: Clock
     inputs: DecisionInputs
     expiry: ExpiryWatch
+    pod_tokens: PodTokens
 
     def flask(self) -> Flask:
         """The whole service as a WSGI application."""
@@ -121,18 +122,19 @@ class Broker:
 
     def asgi(self) -> BrokerAsgi:
         """The whole service as an ASGI application: hot routes on the loop, Flask for the rest."""
+        waits = self.stores.database is not None  # for another machine: the loop has others to serve meanwhile
         return BrokerAsgi(
             dispatcher=self.dispatcher,
             gate=GroupCommit(
                 partial(self.audit.append, defer_head=True),
                 together=self.handshakes.together,
                 write_head=self.audit.write_head,
-                # a database is waited for elsewhere: the loop has other requests to serve meanwhile
-                **({} if self.stores.database is None else {"patience": _PATIENCE_FOR_DATABASE}),
+                waits=waits,
             ),
             fallback=cast(Asgi, WSGIMiddleware(cast(Any, self.flask()), workers=_THREADS)),
             listeners=_listeners(self.settings),
             executor=ThreadPoolExecutor(_THREADS, thread_name_prefix="judge"),
+            handlers=ThreadPoolExecutor(_THREADS, thread_name_prefix="handle") if waits else None,
             metrics=self.metrics,
         )
 
@@ -152,6 +154,7 @@ class Broker:
         """Release files and connections."""
         if isinstance(self.references, RemoteProvider):
             self.references.close()
+        self.pod_tokens.close()
         self.inputs.close()
         self.audit.close()
         self.stores.close()
@@ -228,10 +231,12 @@ def build(
         )
         for name, factory in extensions.load("kbs.plugins", settings.plugins.enabled).items()
     }
+    pod_tokens = open_pod_tokens(data, settings.identity.kubernetes, settings.server.public_url, clock)
     release = Release(
         plugins=plugins,
         acceptor=acceptor,
         policies=ResourcePolicies(policies, engine, candidates, inputs),
+        pod_tokens=pod_tokens,
         allow_rsa1_5=settings.compat.allow_rsa1_5,
     )
     metrics = Metrics(__version__, settings.insecure_switches(), shared=shared_metrics)
@@ -309,6 +314,7 @@ def build(
         clock,
         inputs,
         ExpiryWatch(references, metrics.show_expiry),
+        pod_tokens,
     )
 
 

@@ -237,6 +237,29 @@ class AdminSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesIdentitySettings:
+    """One workload cluster whose Pods may say who they are, beside evidence."""
+
+    name: str  # ours for the cluster; policies see it
+    issuer: str  # `iss` of its service-account tokens
+    audience: str | None = None  # `aud` that a token must have; None: server.public_url
+    api_server: str | None = None  # https://HOST[:PORT]; it is asked about every token
+    ca_file: Path | None = None  # PEM of the only roots to trust there
+    token_file: Path | None = None  # credential of the account that may create TokenReviews, read anew for each
+    jwks_file: Path | None = None  # in place of the three: the issuer's public keys
+    timeout_seconds: float = 3.0
+    cache_seconds: float = 10.0  # how long an answer of the API server is used
+    max_life_seconds: int = 86_400  # longest `exp` - `iat`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """What may say more of an attested guest."""
+
+    kubernetes: tuple[KubernetesIdentitySettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompatSettings:
     """Old ways of the field, each off unless switched on."""
 
@@ -261,6 +284,7 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     keys: KeySettings = field(default_factory=KeySettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     compat: CompatSettings = field(default_factory=CompatSettings)
 
     def insecure_switches(self) -> tuple[str, ...]:

@@ -197,6 +197,18 @@ class AccessDenied(PeerFault):
     reason = "policy_denied"
 
 
+class PodTokenRejected(PeerFault):
+    """A Kubernetes service-account token that was presented and does not verify, or names no Pod."""
+
+    reason = "pod_token_rejected"
+
+
+class PodClusterUnknown(PodTokenRejected):
+    """A pod token whose issuer and audience are those of no cluster in the settings."""
+
+    reason = "pod_cluster_unknown"
+
+
 class TeeKeyUnusable(PeerFault):
     """A well-formed TEE key whose algorithm is switched off."""
 
@@ -304,6 +316,12 @@ class ReferenceValuesUnavailable(DependencyFault):
     """The reference value provider did not answer."""
 
     reason = "reference_values_unavailable"
+
+
+class PodIdentityUnavailable(DependencyFault):
+    """A cluster's API server, or its key set, is not there to verify a pod token with."""
+
+    reason = "pod_identity_unavailable"
 
 
 class PolicyEngineUnavailable(DependencyFault):

@@ -25,7 +25,7 @@ _OUTCOMES = {
     "admin.refused": "refused",
 }
 _AFFIRMING = range(-32, 32)  # AR4SI tiers: the affirming band and, inside it, none
-_STRUCTURED = ("findings", "vectors", "policies", "policy_names", "status", "scopes", "shadow")
+_STRUCTURED = ("findings", "vectors", "policies", "policy_names", "status", "scopes", "shadow", "identity")
 _CUT_MEMBERS = {"cut_octets", "sha256"}
 
 
@@ -58,6 +58,7 @@ class Explanation:
     protocol: str | None = None  # version that the guest spoke when it attested
     denied_by: str | None = None  # id of the resource policy that said no, or did not work
     shadow: Mapping[str, Any] = field(default_factory=dict)  # what candidates would have said
+    identity: Mapping[str, Any] = field(default_factory=dict)  # `kubernetes`: the Pod, where one was verified
     cut: tuple[str, ...] = ()  # members that were too long for their record; what they held is not explained
 
     def document(self) -> dict[str, Any]:
@@ -86,6 +87,7 @@ class Explanation:
             "protocol": self.protocol,
             "denied_by": self.denied_by,
             "shadow": dict(self.shadow),
+            "identity": dict(self.identity),
             "cut": list(self.cut),
         }
 
@@ -129,6 +131,7 @@ def explain(decision: str, find: Find) -> Explanation:
         protocol=None if attested is None else attested.get("protocol"),
         denied_by=record.get("denied_by"),
         shadow=_table(record, "shadow"),
+        identity=_table(record, "identity"),
         cut=tuple(dict.fromkeys(cut)),
     )
 

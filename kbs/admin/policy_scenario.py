@@ -2,7 +2,7 @@
 
     {"kbs-policy-scenario": 1, "kind": "evidence" | "resource", "policy": text, "input": object,
      "reference_values": object, "reference_sets": [object],
-     "request": {"plugin": text, "resource-path": [text], "query": object}}
+     "request": {"plugin": text, "resource-path": [text], "query": object, "identity": {"kubernetes": object}}}
 
 The last three may be left out. Nothing in it is trusted: it may come from anybody.
 """
@@ -18,6 +18,7 @@ from typing import Any, Final
 from kbs import strict_json
 from kbs.errors import MalformedMessage, PayloadTooLarge
 from kbs.policy.engine import PolicyKind
+from kbs.policy.lint.pods import POD_MEMBERS
 from kbs.strict_json import Json
 
 FORMAT: Final = 1
@@ -123,7 +124,7 @@ def request_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         MalformedMessage: another form.
     """
-    if unknown := given.keys() - ANY_REQUEST.keys():
+    if unknown := given.keys() - {*ANY_REQUEST, "identity"}:
         raise MalformedMessage(f"member request has the unknown member {sorted(unknown)[0][:64]!r}")
     request = {**ANY_REQUEST, **given}
     path = request["resource-path"]
@@ -131,4 +132,15 @@ def request_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
         raise MalformedMessage("member resource-path of the request is not a list of texts")
     if not isinstance(request["plugin"], str) or not isinstance(request["query"], dict):
         raise MalformedMessage("members plugin and query of the request are a text and an object")
+    if "identity" in request:
+        _check_identity(request["identity"])
     return request
+
+
+def _check_identity(identity: Any) -> None:
+    """What a Pod's token would say (docs/pod-identity.md)."""
+    pod = identity.get("kubernetes", {}) if isinstance(identity, dict) and identity.keys() <= {"kubernetes"} else None
+    if not isinstance(pod, dict) or not all(isinstance(value, str) for value in pod.values()):
+        raise MalformedMessage('member identity of the request is not {"kubernetes": object of texts}')
+    if unknown := pod.keys() - POD_MEMBERS:
+        raise MalformedMessage(f"the identity has the unknown member {sorted(unknown)[0][:64]!r}")

@@ -125,6 +125,7 @@ class ReleaseGranted(Event):
     scopes: Mapping[str, str] = field(default_factory=dict)  # id of a scoped policy that took part → SHA-256
     shadow: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # id of a policy → what a candidate would say
     key: str
+    identity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # `kubernetes` → the verified Pod
     peer: str | None = None
 
 
@@ -145,6 +146,7 @@ class ReleaseDenied(Event):
     shadow: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     findings: Sequence[Mapping[str, Any]] = ()
     key: str | None = None
+    identity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     peer: str | None = None
 
 

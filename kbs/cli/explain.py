@@ -58,6 +58,9 @@ def _show(found: Mapping[str, Any], place: Place) -> None:
             out.print(f"  {name:<12} {_safe(found[name])}")
     if found.get("protocol") not in (None, max(ProtocolVersion).value):
         out.print(f"  {'protocol':<12} {_safe(found['protocol'])}, an old guest")
+    pod = found.get("identity", {}).get("kubernetes")
+    if isinstance(pod, dict):
+        out.print(f"  {'pod':<12} {_safe(_pod(pod))}")
     if found.get("denied_by") not in (None, "resource-policy"):
         out.print(f"  {'denied by':<12} resource policy {_safe(found['denied_by'])}")
     for name, said in found.get("shadow", {}).items():
@@ -82,6 +85,12 @@ def _row(cause: Mapping[str, Any]) -> tuple[object, ...]:
     seen = "absent" if cause.get("seen") is None else json.dumps(cause["seen"])
     expected = "no value" if cause.get("expected") is None else json.dumps(cause["expected"])
     return (cause.get("where"), cause.get("claim"), seen, expected, cause.get("reference"), cause.get("rule"))
+
+
+def _pod(pod: Mapping[str, Any]) -> str:
+    where = "/".join(str(pod.get(name)) for name in ("cluster", "namespace", "pod"))
+    how = "its API server" if pod.get("checked") == "review" else "its cluster's keys alone"
+    return f"{where}, account {pod.get('serviceaccount')}, uid {pod.get('pod_uid')}, says {how}"
 
 
 def _would(said: Mapping[str, Any]) -> str:

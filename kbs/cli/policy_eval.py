@@ -10,7 +10,7 @@ import click
 
 from kbs import strict_json
 from kbs.admin.policy_evaluation import evaluate, reference_data
-from kbs.admin.policy_scenario import ANY_REQUEST, Scenario, read_scenario, sets_of
+from kbs.admin.policy_scenario import ANY_REQUEST, Scenario, read_scenario, request_of, sets_of
 from kbs.attestation.cases import (
     Case,
     DefaultPolicies,
@@ -60,6 +60,7 @@ _TOKEN_LIFE: Final = 300  # seconds
 @click.option("--reference-sets", type=_FILE, help="JSON list of compound sets. Default: of the fixture or document.")
 @click.option("--resource", help="What is asked for (resource policies). Default: default/key/1.")
 @click.option("--plugin", help="Plugin that is asked (resource policies). Default: resource.")
+@click.option("--identity", type=_FILE, help="JSON object for data.identity, such as a Pod's (resource policies).")
 @click.option("--trace", is_flag=True, help="Show OPA's trace of the evaluation.")
 @anywhere
 def eval_command(
@@ -113,6 +114,7 @@ def _scenario(
     reference_sets: Path | None,
     resource: str | None,
     plugin: str | None,
+    identity: Path | None,
 ) -> Scenario:
     """Everything that is evaluated, from wherever it comes."""
     if sum(each is not None for each in (document, fixture, case, scenario)) != 1:
@@ -139,6 +141,8 @@ def _scenario(
         request["plugin"] = plugin
     if resource is not None:
         request["resource-path"] = resource.split("/")
+    if identity is not None:
+        request = dict(request_of({**request, "identity": object_of(identity)}))
     return Scenario(policy_kind, text, claims, values, request, sets)
 
 

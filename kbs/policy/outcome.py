@@ -50,6 +50,10 @@ COMPARISONS: Final = frozenset({"in", "equals", "at least", "at most", "all in",
 _DECLARES_TRUST_CLAIMS: Final = re.compile(r"\btrust_claims\b")
 
 
+REQUEST_MEMBERS: Final = ("plugin", "resource-path", "query", "identity")
+"""What a resource policy finds in `data`; `identity` only where a Pod showed a token that verified."""
+
+
 def broken(why: str) -> PolicyBroken:
     """The error of an active policy that did not give a usable answer; `why` is for the operator only."""
     return PolicyBroken("the active policy could not be evaluated", operator_detail=why)
@@ -75,7 +79,7 @@ def decode(raw: bytes) -> Any:
 
 def resource_input(token_claims_json: bytes, request: Mapping[str, Any]) -> bytes:
     """The resource wrapper's input document. `token_claims_json`: one JSON object from our own strict encoder."""
-    members = {name: request[name] for name in ("plugin", "resource-path", "query") if name in request}
+    members = {name: request[name] for name in REQUEST_MEMBERS if name in request}
     return b'{"claims":' + token_claims_json + b',"request":' + strict_json.encode(members) + b"}"
 
 

@@ -2,21 +2,25 @@
 
 1. The plugin exists and lets guests ask this way.
 2. The token is one we trust (`tokens.accept`): its TEE key is the only key an answer is ever sealed to.
-3. The resource policy says exactly true, and so does that of every scope the path is in (`kbs.release.policies`).
-4. The plugin answers.
-5. The answer is sealed to the TEE key.
-6. The audit record is durable before the sealed bytes leave (`Decided`, opened by `kbs.audit.gate`).
+3. A pod token, where the guest shows one, verifies (`kbs.identity`). It adds to what policies are told and replaces
+   nothing: without step 2 nobody looks at it, and one that does not verify refuses the request.
+4. The resource policy says exactly true, and so does that of every scope the path is in (`kbs.release.policies`).
+5. The plugin answers.
+6. The answer is sealed to the TEE key.
+7. The audit record is durable before the sealed bytes leave (`Decided`, opened by `kbs.audit.gate`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from kbs.attestation.ear import PROTOCOL_POINTER, find
 from kbs.audit.events import ReleaseDenied, ReleaseGranted, shortened
 from kbs.audit.gate import Decided
 from kbs.errors import AccessDenied, KbsError, MethodNotAllowed, PluginNotFound, ServerFault, TokenMissing
+from kbs.identity.pod_tokens import PodTokens
 from kbs.plugins.model import Access, Guest, Plugin, PluginRequest
 from kbs.policy.engine import Finding
 from kbs.protocol import jwe
@@ -40,6 +44,7 @@ class _Trail:
     key: str | None = None
     consulted: Consulted = field(default_factory=Consulted)
     findings: Sequence[Finding] = ()
+    identity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Release:
@@ -51,22 +56,36 @@ class Release:
         plugins: Mapping[str, Plugin],
         acceptor: TokenAcceptor,
         policies: ResourcePolicies,
+        pod_tokens: PodTokens,
         allow_rsa1_5: bool,
     ) -> None:
         self._plugins = plugins
         self._acceptor = acceptor
         self._policies = policies
+        self._pod_tokens = pod_tokens
         self._allow_rsa1_5 = allow_rsa1_5
 
-    def blocks(self, target: Target) -> bool:
+    def blocks(self, target: Target, pod_token: str | None = None) -> bool:
         """True when `release` may wait on something outside this process."""
         plugin = self._plugins.get(target.plugin)
+        if pod_token is not None and self._pod_tokens.blocks:
+            return True
         return self._policies.blocks or (plugin is not None and plugin.blocks)
 
     def release(
-        self, method: str, target: Target, body: bytes, token: str | None, *, decision: str, peer: str | None
+        self,
+        method: str,
+        target: Target,
+        body: bytes,
+        token: str | None,
+        *,
+        decision: str,
+        peer: str | None,
+        pod_token: str | None = None,
     ) -> Decided[bytes]:
         """Decide one guest request; outcome: the JWE as JSON.
+
+        pod_token: the header's value, unverified; None: the guest shows none.
 
         Raises:
             TokenMissing, PluginNotFound, MethodNotAllowed: nothing to decide yet. Everything else is a decision.
@@ -76,7 +95,8 @@ class Release:
         if token is None:
             raise TokenMissing("Attestation Token not found")
         try:
-            return self._decide(plugin, PluginRequest(method, target.segments, target.query, body), token, trail)
+            request = PluginRequest(method, target.segments, target.query, body)
+            return self._decide(plugin, request, token, pod_token, trail)
         except KbsError as err:
             return _denied(trail, err)
         except Exception as err:  # noqa: BLE001 - the wall: a bug refuses, it never releases
@@ -84,14 +104,17 @@ class Release:
             fault.__cause__ = err
             return _denied(trail, fault)
 
-    def _decide(self, plugin: Plugin, request: PluginRequest, token: str, trail: _Trail) -> Decided[bytes]:
+    def _decide(
+        self, plugin: Plugin, request: PluginRequest, token: str, pod_token: str | None, trail: _Trail
+    ) -> Decided[bytes]:
         accepted = self._acceptor.accept(token)  # 2
         trail.attestation = accepted.attestation
         trail.key = accepted.tee_key.thumbprint
-        self._authorize(accepted, request, trail)  # 3
+        identity = {} if pod_token is None else self._identify(pod_token, trail)  # 3
+        self._authorize(accepted, request, identity, trail)  # 4
         guest = Guest(accepted.claims, accepted.claims_json, accepted.tee_key, accepted.expires, accepted.attestation)
-        answer = plugin.handle(replace(request, guest=guest))  # 4
-        sealed = self._seal(accepted, answer.payload)  # 5
+        answer = plugin.handle(replace(request, guest=guest))  # 5
+        sealed = self._seal(accepted, answer.payload)  # 6
         event = ReleaseGranted(
             decision=trail.decision,
             plugin=trail.plugin,
@@ -103,9 +126,10 @@ class Release:
             scopes=trail.consulted.scopes,
             shadow=trail.consulted.shadow,
             key=accepted.tee_key.thumbprint,
+            identity=trail.identity,
             peer=trail.peer,
         )
-        return Decided((event,), sealed)  # 6
+        return Decided((event,), sealed)  # 7
 
     def _seal(self, accepted: AcceptedToken, payload: Secret) -> bytes:
         """To the TEE key, in the form that its guest opens; whose token it is says so, wherever the handshake was."""
@@ -126,8 +150,22 @@ class Release:
             raise MethodNotAllowed(f"{method} is not allowed here", allow=tuple(sorted(guards)))
         return plugin
 
-    def _authorize(self, accepted: AcceptedToken, request: PluginRequest, trail: _Trail) -> None:
-        asked = {"plugin": trail.plugin, "resource-path": list(request.segments), "query": dict(request.query)}
+    def _identify(self, pod_token: str, trail: _Trail) -> Mapping[str, Any]:
+        """What policies are told of the Pod; the record has the id of its token, too."""
+        pod = self._pod_tokens.verify(pod_token)
+        document = pod.document()
+        trail.identity = {"kubernetes": document if pod.token_id is None else {**document, "token_id": pod.token_id}}
+        return {"identity": {"kubernetes": document}}
+
+    def _authorize(
+        self, accepted: AcceptedToken, request: PluginRequest, identity: Mapping[str, Any], trail: _Trail
+    ) -> None:
+        asked = {
+            "plugin": trail.plugin,
+            "resource-path": list(request.segments),
+            "query": dict(request.query),
+            **identity,
+        }
         consulted, claims = trail.consulted, accepted.claims_json
         if self._policies.allow(consulted, claims, asked, trail.decision) is True:
             return
@@ -151,6 +189,7 @@ def _denied(trail: _Trail, err: KbsError) -> Decided[bytes]:
         shadow=trail.consulted.shadow,
         findings=tuple(asdict(finding) for finding in trail.findings),
         key=trail.key,
+        identity=trail.identity,
         peer=trail.peer,
     )
     return Decided((event,), err)

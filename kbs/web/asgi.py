@@ -9,11 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from kbs.audit.gate import GroupCommit
 from kbs.errors import KbsError, MalformedMessage
+from kbs.identity.model import HEADER as POD_TOKEN_HEADER
 from kbs.web.body import check_declared, inflate, too_large
 from kbs.web.cookies import session_cookie
 from kbs.web.dispatch import Dispatcher, Plan, Prepared, bug
@@ -29,6 +31,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 _FAST = frozenset({Access.PUBLIC, Access.HANDSHAKE, Access.TOKEN})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_POD_TOKEN = POD_TOKEN_HEADER.lower().encode("ascii")
 _TOO_LARGE = 413
 _SWALLOWED = 8 << 20  # octets of a refused body
 _SWALLOW_SECONDS = 2.0
@@ -41,6 +44,7 @@ class BrokerAsgi:
         fallback: the Flask application as ASGI.
         listeners: local port → which routes answer there; a port that is not listed is a guest's.
         executor: threads for work that may wait.
+        handlers: threads for all handlers, where stores are waited for; None: stores answer at once, in the loop.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class BrokerAsgi:
         listeners: Mapping[int, Listener],
         executor: Executor,
         metrics: Metrics,
+        handlers: Executor | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._gate = gate
         self._fallback = fallback
         self._listeners = listeners
         self._executor = executor
+        self._handlers = handlers
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,44 +129,56 @@ class BrokerAsgi:
         self, plan: Plan, peer: str | None, read: Callable[[], HttpRequest | Awaitable[HttpRequest]]
     ) -> HttpResponse:
         """Guards, handler, audit gate. read: gives the request once it may be read."""
-        prepared: Prepared | None = None
-        recorded = False
+        state = _State()
         start = self.metrics.begin()
         try:
             self._dispatcher.admit(plan, peer)
             incoming = read()
             request = incoming if isinstance(incoming, HttpRequest) else await incoming
-            prepared = self._dispatcher.prepare(plan, request)
-            outcome = prepared.outcome
-            if isinstance(outcome, KbsError):
-                raise outcome
-            if isinstance(outcome, HttpResponse):
-                response = outcome
-            elif isinstance(outcome, Deferred):
-                work = outcome.work
-
-                async def decide() -> HttpResponse:
-                    nonlocal recorded
-                    decided = await asyncio.get_running_loop().run_in_executor(self._executor, work)
-                    if isinstance(decided, HttpResponse):
-                        return decided
-                    recorded = True
-                    return await self._gate.release(decided)
-
-                # a peer that hangs up while evidence is judged spares neither its attempt the record nor us the claim
-                response = await asyncio.shield(decide())
+            if self._handlers is None:
+                state.prepared = prepared = self._dispatcher.prepare(plan, request)
+                finish = self._finish(prepared, state)
+                is_quick = not isinstance(prepared.outcome, Deferred)
             else:
-                recorded = True
-                response = await self._gate.release(outcome)
+                finish, is_quick = self._handle(self._handlers, plan, request, state), False
+            # a peer that hangs up while evidence is judged spares neither its attempt the record nor us the claim
+            response = await (finish if is_quick else asyncio.shield(finish))
         except KbsError as err:
             self.metrics.refused(err)
-            response = self._dispatcher.problem(err, prepared, recorded=recorded, family=plan.route.family)
+            family = plan.route.family
+            response = self._dispatcher.problem(err, state.prepared, recorded=state.is_recorded, family=family)
         except Exception as err:  # noqa: BLE001 - the wall of this edge: what no other wall caught is our bug
             fault = bug(err)
             self.metrics.refused(fault)
-            response = self._dispatcher.problem(fault, prepared, family=plan.route.family)
+            response = self._dispatcher.problem(fault, state.prepared, family=plan.route.family)
         self.metrics.end(start, plan.route, response.status)
         return response
+
+    async def _handle(self, threads: Executor, plan: Plan, request: HttpRequest, state: _State) -> HttpResponse:
+        """Run the handler in a thread, where it may wait for its stores; then as `_finish`."""
+        loop = asyncio.get_running_loop()
+        state.prepared = await loop.run_in_executor(threads, self._dispatcher.prepare, plan, request)
+        return await self._finish(state.prepared, state)
+
+    async def _finish(self, prepared: Prepared, state: _State) -> HttpResponse:
+        """From what a handler left to the answer."""
+        outcome = prepared.outcome
+        if isinstance(outcome, Deferred):
+            outcome = await asyncio.get_running_loop().run_in_executor(self._executor, outcome.work)
+        if isinstance(outcome, KbsError):
+            raise outcome
+        if isinstance(outcome, HttpResponse):
+            return outcome
+        state.is_recorded = True
+        return await self._gate.release(outcome)
+
+
+@dataclass(slots=True)
+class _State:
+    """How far a request has come."""
+
+    prepared: Prepared | None = None
+    is_recorded: bool = False
 
 
 def _target(scope: Scope) -> str:
@@ -186,14 +204,22 @@ def _request(plan: Plan, method: str, target: str, fields: _Fields, body: bytes,
     if fields.encoding is not None:
         body = inflate(body, fields.encoding, plan.max_body)
     return HttpRequest(
-        method, target, fields.cookie, fields.authorization, fields.if_match, fields.if_none_match, body, peer
+        method,
+        target,
+        fields.cookie,
+        fields.authorization,
+        fields.if_match,
+        fields.if_none_match,
+        body,
+        peer,
+        fields.pod_token,
     )
 
 
 class _Fields:
     """The request's header fields that anything here looks at."""
 
-    __slots__ = ("authorization", "cookie", "encoding", "if_match", "if_none_match", "length")
+    __slots__ = ("authorization", "cookie", "encoding", "if_match", "if_none_match", "length", "pod_token")
 
     def __init__(self) -> None:
         self.cookie: str | None = None
@@ -202,6 +228,7 @@ class _Fields:
         self.encoding: str | None = None
         self.if_match: str | None = None
         self.if_none_match: str | None = None
+        self.pod_token: str | None = None
 
 
 def _fields(headers: Headers) -> _Fields:
@@ -220,6 +247,8 @@ def _fields(headers: Headers) -> _Fields:
             found.if_match = _joined(found.if_match, value)
         elif name == b"if-none-match":
             found.if_none_match = _joined(found.if_none_match, value)
+        elif name == _POD_TOKEN:
+            found.pod_token = _joined(found.pod_token, value)
     return found
 
 

@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 from kbs.audit import gate
 from kbs.audit.events import Event
 from kbs.errors import KbsError, MalformedMessage, MethodNotAllowed
+from kbs.identity.model import HEADER as POD_TOKEN_HEADER
 from kbs.web.body import check_declared, inflate, too_large
 from kbs.web.cookies import session_cookie
 from kbs.web.dispatch import METHODS, Dispatcher, Plan, Prepared, bug
@@ -130,6 +131,7 @@ def _read(plan: Plan, target: str) -> HttpRequest:
         if_none_match=request.headers.get("If-None-Match"),
         body=inflate(body, request.headers.get("Content-Encoding"), plan.max_body),
         peer=request.remote_addr,
+        pod_token=request.headers.get(POD_TOKEN_HEADER),
     )
 
 

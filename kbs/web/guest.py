@@ -70,11 +70,17 @@ def _release(handshakes: Handshakes, release: Release) -> Handler:
 
         def decide() -> Decided[HttpResponse]:
             decided = release.release(
-                request.method, target, request.body, token, decision=call.decision, peer=request.peer
+                request.method,
+                target,
+                request.body,
+                token,
+                decision=call.decision,
+                peer=request.peer,
+                pod_token=request.pod_token,
             )
             return decided.map(_sealed_response)
 
-        return Deferred(decide) if release.blocks(target) else decide()
+        return Deferred(decide) if release.blocks(target, request.pod_token) else decide()
 
     return resource
 

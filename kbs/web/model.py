@@ -58,6 +58,7 @@ class HttpRequest:
     """One request as received.
 
     target: path and query exactly as on the wire. `peer` is the address, for the record only.
+    pod_token: `Kubernetes-Pod-Token`, which the release door looks at.
     """
 
     method: str
@@ -68,6 +69,7 @@ class HttpRequest:
     if_none_match: str | None
     body: bytes = field(repr=False)
     peer: str | None
+    pod_token: str | None = field(repr=False, default=None)
 
 
 @dataclass(slots=True)

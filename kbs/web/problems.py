@@ -38,6 +38,7 @@ PROBLEMS: Final[dict[type[KbsError], Problem]] = {
     errors.TokenMissing: Problem(401, "TokenNotFound", "No attestation token"),
     errors.TokenRejected: Problem(401, "TokenVerifierError", "The attestation token was refused"),
     errors.AccessDenied: Problem(403, "PolicyDeny", "The policy says no"),
+    errors.PodTokenRejected: Problem(403, "PodIdentityError", "The pod's token was refused"),
     errors.TeeKeyUnusable: Problem(422, "JweError", "The TEE key cannot be used"),
     errors.AdminUnauthenticated: Problem(401, "AdminAuthAccess", "Admin credential needed"),
     errors.AdminForbidden: Problem(403, "AdminAuthAccess", "Not permitted"),

@@ -32,6 +32,7 @@ RULES: Final[Mapping[str, Severity]] = MappingProxyType(
         "no-reference-value": Severity.WARNING,
         "unknown-claim": Severity.WARNING,
         "unknown-data": Severity.WARNING,
+        "identity-alone": Severity.WARNING,
         "unreachable-rule": Severity.WARNING,
         "strict": Severity.WARNING,
     }

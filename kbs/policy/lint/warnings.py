@@ -9,6 +9,7 @@ from kbs.policy.engine import PolicyKind
 from kbs.policy.lint.claims import Catalogue
 from kbs.policy.lint.errors import RESULTS
 from kbs.policy.lint.model import LintFinding, found
+from kbs.policy.lint.pods import POD_MEMBERS, identity_alone, unknown_member
 from kbs.policy.lint.tree import (
     Definition,
     Module,
@@ -30,7 +31,7 @@ _ASKED: Final = {
 }
 _OWN_DATA: Final = {
     PolicyKind.EVIDENCE: frozenset({"kbs", "policy"}),
-    PolicyKind.RESOURCE: frozenset({"kbs", "policy", "plugin", "resource-path", "query"}),
+    PolicyKind.RESOURCE: frozenset({"kbs", "policy", "plugin", "resource-path", "query", "identity"}),
 }
 _BY_REFERENCE: Final = frozenset({"in", "equals", "at least", "at most", "all in", "contains"})
 _PASSIVE: Final = frozenset({"checks", "findings"})  # libraries that look at nothing but their arguments
@@ -48,6 +49,8 @@ def warnings(kind: PolicyKind, module: Module, claims: Catalogue) -> Iterator[Li
         yield from _no_reference(module, used)
         yield from _unknown_claims(module, claims)
     yield from _unknown_data(kind, module)
+    if kind is PolicyKind.RESOURCE:
+        yield from identity_alone(module, _PASSIVE)
     if RESULTS[kind] in module.definitions:
         yield from _unreachable(module, used)
 
@@ -235,7 +238,12 @@ def _unknown(where: Node, names: list[str | None], claims: Catalogue) -> Iterato
 def _unknown_data(kind: PolicyKind, module: Module) -> Iterator[LintFinding]:
     for each in references(module.node.get("rules")):
         names = path(each.get("value"))
-        if names[:1] != ["data"] or len(names) < 2 or names[1] is None or names[1] in _OWN_DATA[kind]:
+        if names[:1] != ["data"] or len(names) < 2 or names[1] is None:
+            continue
+        if names[1] in _OWN_DATA[kind]:
+            if (member := unknown_member(names)) is not None:
+                there = "data.identity.kubernetes: " + ", ".join(sorted(POD_MEMBERS))
+                yield found("unknown-data", each, f"`{member[:100]}` never has a value; there is {there}")
             continue
         hint = ""
         if names[1] == "reference":

@@ -282,6 +282,7 @@ ADMITTED = {
     "resource/by-identity": set[str](),
     "resource/by-image": set[str](),
     "resource/by-init-data": set[str](),
+    "resource/by-pod-identity": set[str](),
     "resource/gpu-composite": set[str](),
     "resource/per-repository": set[str](),
     "resource/with-plugins": {"SNP", OTHER},
