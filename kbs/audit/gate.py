@@ -104,6 +104,7 @@ class GroupCommit:
         write_head: signs the end of the log; runs `HEAD_DELAY` seconds after an append at the latest.
         patience: seconds an append may hold up the loop.
         rest: seconds to stay in the thread after one that took longer.
+        waits: appends, settling and undoing wait for another machine; all of it runs in the thread.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class GroupCommit:
         write_head: Callable[[], None] = _nothing,
         patience: float = 0.02,
         rest: float = 2.0,
+        waits: bool = False,
     ) -> None:
         self._append = log_append
         self._together = together
@@ -121,6 +123,7 @@ class GroupCommit:
         self._head_is_due = False
         self._patience = patience
         self._rest = rest
+        self._waits = waits
         self._in_thread_until = 0.0  # of the loops' clock
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
@@ -135,7 +138,7 @@ class GroupCommit:
             raise AuditUnavailable("the service is stopping")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop, loop.create_future(), decided)
-        if loop.time() >= self._in_thread_until:
+        if not self._waits and loop.time() >= self._in_thread_until:
             self._gather(waiting)
         else:
             if self._thread is None or self._pid != os.getpid():
@@ -169,17 +172,13 @@ class GroupCommit:
 
     def _resolve(self, answers: list[_Answer]) -> None:
         """Settle a recorded batch and wake who waits for it."""
+        self._wake(self._settled_all(answers))
+
+    def _wake(self, answers: list[_Answer]) -> None:
         if answers and not self._head_is_due:
             self._head_is_due = True
             answers[0][0].loop.call_later(HEAD_DELAY, self._sign)
-        try:
-            with self._together() if len(answers) > 1 else nullcontext():
-                answers = [(waiting, error or _settle(waiting.decided)) for waiting, error in answers]
-        except Exception as err:  # noqa: BLE001 - wall: the batch was not settled, and who waits for it must be woken
-            answers = [(waiting, error or err) for waiting, error in answers]
         for waiting, error in answers:
-            if isinstance(error, DependencyFault):
-                _undo(waiting.decided)
             if waiting.future.done():
                 continue  # cancelled
             if error is None:
@@ -215,15 +214,19 @@ class GroupCommit:
                     going = False
             except Empty:
                 pass
-            self._hand_back(self._record(batch))
+            answers = self._record(batch)
+            if self._waits:
+                self._hand_back(self._settled_all(answers), self._wake)
+            else:
+                self._hand_back(answers, self._resolve)
 
-    def _hand_back(self, answers: list[_Answer]) -> None:
+    def _hand_back(self, answers: list[_Answer], take: Callable[[list[_Answer]], None]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
         for answer in answers:
             by_loop.setdefault(answer[0].loop, []).append(answer)
         for loop, theirs in by_loop.items():
             try:
-                loop.call_soon_threadsafe(self._resolve, theirs)
+                loop.call_soon_threadsafe(take, theirs)
             except RuntimeError:
                 continue  # that loop was closed; nobody waits in it
 
@@ -243,6 +246,19 @@ class GroupCommit:
                 return [(batch[0], err)]
             return [answer for waiting in batch for answer in self._record([waiting])]
         return [(waiting, None) for waiting in batch]
+
+    def _settled_all(self, answers: list[_Answer]) -> list[_Answer]:
+        """Settle what was recorded, undo what was not; what each waiter gets then."""
+        try:
+            with self._together() if len(answers) > 1 else nullcontext():
+                answers = [(waiting, error or _settle(waiting.decided)) for waiting, error in answers]
+        except Exception as err:  # noqa: BLE001 - wall: the batch was not settled, and who waits for it must be woken
+            answers = [(waiting, error or err) for waiting, error in answers]
+        failed = [waiting for waiting, error in answers if isinstance(error, DependencyFault)]
+        with suppress(Exception), self._together() if len(failed) > 1 else nullcontext():  # as `_undo`
+            for waiting in failed:
+                _undo(waiting.decided)
+        return answers
 
     def close(self) -> None:
         """Record what waits, then end the thread. No `release` after this."""

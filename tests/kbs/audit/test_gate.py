@@ -47,9 +47,14 @@ def _in_thread(log: Log) -> GroupCommit:
     return made
 
 
-@pytest.fixture(params=[False, True], ids=["thread", "inline"])
+@pytest.fixture(params=["inline", "thread", "waits"])
 def group(request: pytest.FixtureRequest, log: Log) -> Iterator[GroupCommit]:
-    made = GroupCommit(log.append, patience=60.0) if request.param else _in_thread(log)
+    kinds = {
+        "inline": lambda: GroupCommit(log.append, patience=60.0),
+        "thread": lambda: _in_thread(log),
+        "waits": lambda: GroupCommit(log.append, waits=True),
+    }
+    made = kinds[request.param]()
     yield made
     made.close()
 
@@ -271,3 +276,37 @@ def test_a_decision_that_does_not_settle_does_not_leave(log: Log, group: GroupCo
 
     with pytest.raises(StorageUnavailable):
         asyncio.run(group.release(Decided((event(1),), b"x", settle=settle)))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_waits_for_another_machine_keeps_nobody_else_waiting(log: Log, full: bool) -> None:
+    """Record, settling and undoing, of one decision and of many at once, all outside the loop."""
+    seen: set[int] = set()
+    blocks = 0
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        nonlocal blocks
+        blocks += 1
+        seen.add(threading.get_ident())
+        yield
+        seen.add(threading.get_ident())
+
+    log.full = full
+    group = GroupCommit(log.append, together=together, waits=True)
+
+    def note() -> None:
+        seen.add(threading.get_ident())
+
+    async def many() -> list[object]:
+        log.go.clear()
+        threading.Timer(0.05, log.go.set).start()
+        decided = [Decided((event(n),), n, settle=note, undo=note) for n in range(20)]
+        return await asyncio.gather(*(group.release(each) for each in decided), return_exceptions=True)
+
+    found = asyncio.run(many())
+    group.close()
+    assert all(isinstance(each, AuditUnavailable) for each in found) if full else found == [*range(20)]
+    assert 0 < blocks <= 4
+    assert seen
+    assert threading.get_ident() not in seen | log.threads
