@@ -31,6 +31,7 @@ _COMMANDS: Final = {
         "key_provider:key_provider_group",
         "ocicrypt's key provider, for skopeo, buildah and containerd.",
     ),
+    "spiffe": ("spiffe:spiffe_group", "SPIFFE identities: rotate the keys that sign them."),
     "guest": ("guest:guest_command", "A software guest: attest, get a secret, decrypt it."),
     "explain": ("explain:explain_command", "Why a decision went the way it went."),
     "audit": ("audit:audit_group", "The audit log: verify, tail, show, export."),

@@ -1,4 +1,4 @@
-"""The trust domain's authority: an X.509 CA and a JWT key, from files or made once and kept sealed in the store.
+"""The trust domain's authority: an X.509 CA and a JWT key, and what others verify with beside them.
 
 Sources: X509-SVID sections 2 to 5, JWT-SVID sections 2 and 3, SPIFFE Trust Domain and Bundle section 4.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,31 +17,45 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from kbs.clock import Clock
-from kbs.errors import ConfigInvalid, MalformedMessage, StorageUnavailable, VersionConflict
+from kbs.errors import ConfigInvalid, MalformedMessage, StorageUnavailable
 from kbs.protocol import base64url
-from kbs.storage.model import KeyValueStore
 from kbs.tokens.jose import sign
-from kbs.tokens.keys import SigningKey, load_signing_key, signing_key
+from kbs.tokens.jwk import public_jwk, thumbprint
+from kbs.tokens.keys import SigningKey, load_signing_key
 
-NAMESPACE: Final = "spiffe"
 GuestKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
-_MADE_LIFE: Final = timedelta(days=3650)
-_BEFORE: Final = timedelta(seconds=60)  # guests whose clock is behind
+BEFORE: Final = timedelta(seconds=60)
+"""How long before now certificates begin: guests' clocks may be behind."""
 _MAX_REQUEST: Final = 16 << 10  # octets of a CSR
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Others verify with this too: keys before the ones that sign, or after them. root, jwk: either may be absent."""
+
+    root: x509.Certificate | None = None
+    kid: str | None = None
+    jwk: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Authority:
-    """Keys of a trust domain. chain: the CA that signs first, the root last."""
+    """Keys of a trust domain. chain: the CA that signs first, the root last.
+
+    beside: the rest of the bundle. ends: when these keys leave the bundle, None: nobody knows; nothing that they sign
+    outlives it. sequence: a number that grows with every change of the bundle, where there is one.
+    """
 
     domain: str
     ca_key: SigningKey = field(repr=False)
     chain: tuple[x509.Certificate, ...]
     jwt_key: SigningKey = field(repr=False)
+    beside: tuple[Beside, ...] = ()
+    ends: datetime | None = None
+    sequence: int | None = None
 
     def x509_svid(self, spiffe_id: str, key: GuestKey, now: datetime, life: timedelta) -> tuple[str, datetime]:
         """A certificate chain without the root, PEM, and when it ends.
@@ -53,50 +66,56 @@ class Authority:
         issuer = self.chain[0]
         if not issuer.not_valid_before_utc <= now < issuer.not_valid_after_utc:
             raise StorageUnavailable("no identities now", operator_detail="spiffe: the CA certificate is not valid now")
-        end = min(now + life, issuer.not_valid_after_utc)
+        end = min(self._end(now + life), issuer.not_valid_after_utc)
         name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
         usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         leaf = (
             x509.CertificateBuilder(issuer.subject, x509.Name([]), key, x509.random_serial_number())
-            .not_valid_before(max(now - _BEFORE, issuer.not_valid_before_utc))
+            .not_valid_before(max(now - BEFORE, issuer.not_valid_before_utc))
             .not_valid_after(end)
             .add_extension(name, critical=True)  # RFC 5280 4.2.1.6: critical beside an empty subject
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(digital_signature=True), critical=True)
+            .add_extension(key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False)
             .sign(self.ca_key.private, hashes.SHA256())
         )
         below_root = [each for each in self.chain if each.subject != each.issuer]
-        return "".join(_pem(each) for each in (leaf, *below_root)), end
+        return "".join(certificate_pem(each) for each in (leaf, *below_root)), end
 
     def jwt_svid(self, spiffe_id: str, audience: Sequence[str], now: datetime, life: timedelta) -> tuple[str, datetime]:
         """A compact JWS and when it ends."""
-        issued, end = int(now.timestamp()), int((now + life).timestamp())
+        end = self._end(now + life)
         header = {"alg": self.jwt_key.alg, "kid": self.jwt_key.kid, "typ": "JWT"}
-        claims = {"sub": spiffe_id, "aud": list(audience), "iat": issued, "exp": end}
+        claims = {"sub": spiffe_id, "aud": list(audience), "iat": int(now.timestamp()), "exp": int(end.timestamp())}
         parts = b".".join(
             base64url.encode(json.dumps(each, separators=(",", ":")).encode("ascii")) for each in (header, claims)
         )
-        return (parts + b"." + base64url.encode(sign(self.jwt_key.private, parts))).decode("ascii"), now + life
+        return (parts + b"." + base64url.encode(sign(self.jwt_key.private, parts))).decode("ascii"), end
 
     def bundle_pem(self) -> str:
-        """The root."""
-        return _pem(self.chain[-1])
+        """The roots: the one of the keys that sign, then the others."""
+        return "".join(certificate_pem(each) for each in self._roots())
+
+    def _end(self, wished: datetime) -> datetime:
+        return wished if self.ends is None else min(wished, self.ends)
+
+    def _roots(self) -> Sequence[x509.Certificate]:
+        return [self.chain[-1], *(each.root for each in self.beside if each.root is not None)]
 
     def bundle(self, refresh_seconds: int) -> Mapping[str, Any]:
         """The bundle as a JWK set."""
-        root = base64.b64encode(self.chain[-1].public_bytes(Encoding.DER)).decode("ascii")
-        public = signing_key_jwk(self.chain[-1])
-        return {
-            "keys": [
-                {"use": "x509-svid", **public, "x5c": [root]},
-                {"use": "jwt-svid", "kid": self.jwt_key.kid, **self.jwt_key.jwk()},
-            ],
-            "spiffe_refresh_hint": refresh_seconds,
-        }
+        roots = [{"use": "x509-svid", **signing_key_jwk(each), "x5c": [_x5c(each)]} for each in self._roots()]
+        own = {"use": "jwt-svid", "kid": self.jwt_key.kid, **self.jwt_key.jwk()}
+        others = [{"use": "jwt-svid", "kid": each.kid, **each.jwk} for each in self.beside if each.jwk is not None]
+        numbered = {} if self.sequence is None else {"spiffe_sequence": self.sequence}
+        return {"keys": [*roots, own, *others], **numbered, "spiffe_refresh_hint": refresh_seconds}
+
+
+def _x5c(certificate: x509.Certificate) -> str:
+    return base64.b64encode(certificate.public_bytes(Encoding.DER)).decode("ascii")
 
 
 def signing_key_jwk(certificate: x509.Certificate) -> Mapping[str, str]:
@@ -143,20 +162,13 @@ def requested_key(request: bytes) -> GuestKey:
     raise MalformedMessage("keys are EC P-256, P-384, Ed25519 or RSA of 2048 to 4096 bits")
 
 
-def authority_from_files(
-    domain: str, certificate: Path, key: Path, jwt_key: Path | None, spare: SigningKey
-) -> Authority:
-    """An authority of the operator. spare: the JWT key where there is no file.
+def authority_from_files(domain: str, certificate: Path, key: Path, jwt_key: SigningKey) -> Authority:
+    """An authority of the operator.
 
     Raises:
         ConfigInvalid: files that cannot be read, a certificate that is no CA, for another key or trust domain.
     """
-    try:
-        chain = tuple(x509.load_pem_x509_certificates(certificate.read_bytes()))
-    except OSError as err:
-        raise ConfigInvalid(f"spiffe: {certificate}: {err.strerror}") from None
-    except ValueError:
-        raise ConfigInvalid(f"spiffe: {certificate}: expected certificates, PEM") from None
+    chain = _certificates(certificate)
     ca_key = load_signing_key(key)
     if ca_key.alg != "ES256" or chain[0].public_key() != ca_key.public:
         raise ConfigInvalid("spiffe: ca_key is EC P-256, and the first of ca_certificate is for it")
@@ -167,10 +179,43 @@ def authority_from_files(
         except Exception as err:
             raise ConfigInvalid("spiffe: ca_certificate is no chain, the signing CA first") from err
     signing_key_jwk(chain[-1])
-    own = spare if jwt_key is None else load_signing_key(jwt_key)
-    if own.alg != "ES256" or own.public == ca_key.public:
+    if jwt_key.alg != "ES256" or jwt_key.public == ca_key.public:
         raise ConfigInvalid("spiffe: jwt_key is EC P-256, and another key than the CA's")
-    return Authority(domain, ca_key, chain, own)
+    return Authority(domain, ca_key, chain, jwt_key)
+
+
+def beside_from_files(roots: Sequence[Path], jwt_keys: Sequence[Path]) -> tuple[Beside, ...]:
+    """What an operator adds to the bundle: root certificates, and public keys of JWT-SVIDs, all PEM.
+
+    Raises:
+        ConfigInvalid: files that cannot be read or hold something else.
+    """
+    found: list[Beside] = []
+    for path in roots:
+        for certificate in _certificates(path):
+            signing_key_jwk(certificate)
+            found.append(Beside(root=certificate))
+    for path in jwt_keys:
+        try:
+            key = load_pem_public_key(path.read_bytes())
+        except OSError as err:
+            raise ConfigInvalid(f"spiffe: {path}: {err.strerror}") from None
+        except ValueError:
+            raise ConfigInvalid(f"spiffe: {path}: expected a public key, PEM") from None
+        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+            raise ConfigInvalid(f"spiffe: {path}: keys of JWT-SVIDs are EC P-256")
+        jwk = public_jwk(key)
+        found.append(Beside(kid=thumbprint(jwk), jwk=jwk))
+    return tuple(found)
+
+
+def _certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    try:
+        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+    except OSError as err:
+        raise ConfigInvalid(f"spiffe: {path}: {err.strerror}") from None
+    except ValueError:
+        raise ConfigInvalid(f"spiffe: {path}: expected certificates, PEM") from None
 
 
 def _check_ca(certificate: x509.Certificate, domain: str) -> None:
@@ -190,94 +235,24 @@ def _check_ca(certificate: x509.Certificate, domain: str) -> None:
         raise ConfigInvalid("spiffe: ca_certificate is for another trust domain")
 
 
-class KeptAuthority:
-    """The authority that the broker makes for itself, once for all its processes, and keeps sealed in the store."""
-
-    def __init__(self, domain: str, store: KeyValueStore, clock: Clock) -> None:
-        self._domain = domain
-        self._store = store
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._known: Authority | None = None
-
-    def authority(self) -> Authority:
-        """Make it, or read it.
-
-        Raises:
-            StorageUnavailable: the store, or what it holds is no authority.
-        """
-        with self._lock:
-            if self._known is None:
-                ca, jwt = self._key("ca"), self._key("jwt")
-                self._known = Authority(self._domain, ca, (self._certificate(ca),), jwt)
-            return self._known
-
-    def jwt_key(self) -> SigningKey:
-        """The JWT key alone, beside an operator's CA."""
-        return self._key("jwt")
-
-    def _key(self, name: str) -> SigningKey:
-        pem = self._once(f"{self._domain}/{name}-key", _new_key)
-        private = load_pem_private_key(pem, None)
-        assert isinstance(private, ec.EllipticCurvePrivateKey)
-        return signing_key(private)
-
-    def _certificate(self, key: SigningKey) -> x509.Certificate:
-        pem = self._once(f"{self._domain}/ca-certificate", lambda: _pem(self._new_ca(key)).encode("ascii"))
-        certificate = x509.load_pem_x509_certificate(pem)
-        if certificate.public_key() != key.public:
-            raise StorageUnavailable("no identities now", operator_detail="spiffe: the CA kept is for another key")
-        return certificate
-
-    def _once(self, name: str, make: Any) -> bytes:
-        found = self._store.get(NAMESPACE, name)
-        if found is None:
-            try:
-                value: bytes = make()
-                self._store.put(NAMESPACE, name, value, meta={"time": self._clock().isoformat()}, expected=0)
-            except VersionConflict:  # another process was faster
-                found = self._store.get(NAMESPACE, name)
-            else:
-                return value
-        if found is None:
-            raise StorageUnavailable("no identities now", operator_detail="spiffe: the authority was removed meanwhile")
-        return found.value
-
-    def _new_ca(self, key: SigningKey) -> x509.Certificate:
-        now = self._clock()
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, self._domain[:64])])
-        uri = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{self._domain}")])
-        return (
-            x509.CertificateBuilder(name, name, key.public, x509.random_serial_number())
-            .not_valid_before(now - _BEFORE)
-            .not_valid_after(now + _MADE_LIFE)
-            .add_extension(uri, critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(key_cert_sign=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public), critical=False)
-            .sign(key.private, hashes.SHA256())
-        )
-
-
 def new_guest_key() -> tuple[ec.EllipticCurvePublicKey, str]:
     """A key for a guest that cannot make one: the public half, and the private one as PKCS #8 PEM."""
     private = ec.generate_private_key(ec.SECP256R1())
-    return private.public_key(), _private_pem(private).decode("ascii")
+    return private.public_key(), private_pem(private).decode("ascii")
 
 
-def _new_key() -> bytes:
-    return _private_pem(ec.generate_private_key(ec.SECP256R1()))
-
-
-def _private_pem(private: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(private: ec.EllipticCurvePrivateKey) -> bytes:
+    """A private key, PKCS #8."""
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _pem(certificate: x509.Certificate) -> str:
+def certificate_pem(certificate: x509.Certificate) -> str:
+    """One certificate."""
     return certificate.public_bytes(Encoding.PEM).decode("ascii")
 
 
-def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+    """All off but these; whoever signs certificates signs CRLs."""
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,

@@ -167,12 +167,14 @@ def test_without_broker_keys_the_guest_brings_its_own(tmp_path: Path) -> None:
         ask(make(tmp_path, identity=[{**WEB, "broker_keys": False}]), "GET", "x509/web/key")
 
 
-def _ca(folder: Path, *, ca: bool = True, uri: str = "spiffe://example.org", days: int = 30) -> Any:
+def authority_files(
+    folder: Path, name: str = "ca", *, ca: bool = True, uri: str = "spiffe://example.org", days: int = 30
+) -> Any:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "corporate")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "corporate")])
     usage = x509.KeyUsage(not ca, False, False, False, False, ca, ca, False, False)
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 7)
+        x509.CertificateBuilder(subject, subject, key.public_key(), 7)
         .not_valid_before(START - timedelta(days=1))
         .not_valid_after(START + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca, None), critical=True)
@@ -181,8 +183,8 @@ def _ca(folder: Path, *, ca: bool = True, uri: str = "spiffe://example.org", day
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (folder / "ca.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return key
 
 
@@ -190,7 +192,7 @@ FILES: Mapping[str, Any] = {"ca_certificate": "ca.pem", "ca_key": "ca.key"}
 
 
 def test_an_authority_of_the_operator(tmp_path: Path) -> None:
-    key = _ca(tmp_path)
+    key = authority_files(tmp_path)
     plugin = make(tmp_path, **FILES)
     assert (
         "CN=corporate"
@@ -203,7 +205,7 @@ def test_an_authority_of_the_operator(tmp_path: Path) -> None:
 
 
 def test_no_identity_outlives_its_authority(tmp_path: Path) -> None:
-    _ca(tmp_path, days=0)
+    authority_files(tmp_path, days=0)
     with pytest.raises(StorageUnavailable):
         ask(make(tmp_path, **FILES), "POST", "x509/web", csr())
 
@@ -211,10 +213,10 @@ def test_no_identity_outlives_its_authority(tmp_path: Path) -> None:
 def test_authorities_that_cannot_work(tmp_path: Path) -> None:
     cases: Mapping[str, Mapping[str, Any]] = {"no CA": {"ca": False}, "another trust domain": {"uri": "spiffe://x"}}
     for words, given in cases.items():
-        _ca(tmp_path, **given)
+        authority_files(tmp_path, **given)
         with pytest.raises(ConfigInvalid, match=words):
             make(tmp_path, **FILES)
-    _ca(tmp_path)
+    authority_files(tmp_path)
     (tmp_path / "ca.key").write_bytes((tmp_path / "ca.key").read_bytes()[:40])
     with pytest.raises(ConfigInvalid):
         make(tmp_path, **FILES)
