@@ -95,7 +95,7 @@ def _data(given: Mapping[str, Any], read_file: ReadFile) -> dict[str, str]:
     for name, text in entries.items():
         try:
             tomllib.loads(text)
-        except tomllib.TOMLDecodeError:  # numbers such as .inf that YAML has otherwise
+        except ValueError:  # numbers such as .inf that YAML has otherwise, or of thousands of digits
             raise MalformedMessage(f"init data: a setting for {name} has no form in TOML") from None
     if given.get("agent_policy") is not None:
         entries[POLICY] = _file(read_file, _word(given["agent_policy"], "agent_policy"))

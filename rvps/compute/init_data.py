@@ -132,3 +132,5 @@ def _toml(raw: bytes) -> dict[str, Any]:
         if text.startswith("\ufeff"):
             raise ArtifactUnusable("init data: it begins with a byte order mark; save it without one") from err
         raise ArtifactUnusable(f"init data: not TOML: {str(err)[:200]}") from err
+    except ValueError:  # a number of more digits than Python reads
+        raise ArtifactUnusable("init data: not TOML: a number is too long") from None

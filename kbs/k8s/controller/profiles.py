@@ -113,6 +113,8 @@ def rendering(
         document = render(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True).encode(), more.__getitem__)
     except MalformedMessage as err:
         raise Unmet("InitDataMalformed", str(err)) from None
+    except ValueError:  # of more digits than Python writes
+        raise Unmet("InitDataMalformed", "init data: a number is too long") from None
     except KeyError as err:
         raise Unmet("FileMissing", f"the YAML names a file {str(err)[:128]} that is not there") from None
     if len(annotation.encode(document.raw)) > MAX_ANNOTATION:

@@ -6,6 +6,7 @@ for a bounded time: a profile may have been taken away to stop something.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from kbs.k8s.documents import read, read_meta
 from kbs.k8s.model import WORKLOAD_PROFILE, Rendered
 from kbs.k8s.wiring.findings import Finding
 from kbs.k8s.wiring.profile import Profile, profile_of
+
+_LOG = logging.getLogger("kbs.k8s.webhook")
 
 Monotonic = Callable[[], float]
 """Seconds that only grow."""
@@ -84,9 +87,13 @@ class ProfileCache:
 
 def to_profile(raw: Mapping[str, Any]) -> Profile:
     """A profile from an object; one that cannot be read is there, and refuses."""
+    meta = read_meta(raw)
     try:
         return profile_of(read(WORKLOAD_PROFILE, raw))
     except MalformedMessage as err:
-        meta = read_meta(raw)
-        problem = Finding("profile-broken", f"WorkloadProfile {meta.name}", str(err))
-        return Profile(meta.namespace, meta.name, "", Rendered("", "", "", 0), problem=problem)
+        text = str(err)
+    except Exception:  # noqa: BLE001 - a wall: whoever may write one profile must not end the watch of all others
+        _LOG.exception("a profile cannot be read", extra={"members": {"profile": f"{meta.namespace}/{meta.name}"}})
+        text = "it cannot be read; the log of the webhook says more"
+    problem = Finding("profile-broken", f"WorkloadProfile {meta.name}", text)
+    return Profile(meta.namespace, meta.name, "", Rendered("", "", "", 0), problem=problem)

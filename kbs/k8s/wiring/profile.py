@@ -99,7 +99,8 @@ def _rendered(resource: WorkloadProfile) -> tuple[Rendered, Finding | None]:
         condition = _condition(status.conditions, kind)
         if condition is None:
             return rendered, Finding("profile-not-ready", where, f"condition {kind} is not there yet")
-        if condition.status != "True" and (kind, condition.reason) != ("Registered", NO_BROKER):
+        own = spec.broker_ref is None and (kind, condition.reason) == ("Registered", NO_BROKER)
+        if condition.status != "True" and not own:
             text = f"condition {kind} is {condition.status}, {condition.reason}: {condition.message}"
             return rendered, Finding(name, where, shown(text))
     if status.observed_generation != resource.meta.generation:

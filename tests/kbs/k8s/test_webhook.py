@@ -302,6 +302,37 @@ def test_a_profile_that_cannot_be_read_refuses(cache: ProfileCache, client: Flas
     assert causes(response) == ["profile-broken"]
 
 
+LONG_NUMBER = (
+    """version = "0.1.0"
+algorithm = "sha256"
+x = """
+    + "9" * 6000
+    + """
+[data]
+"""
+)
+
+
+def test_a_profile_with_a_number_that_python_does_not_read(cache: ProfileCache, client: FlaskClient) -> None:
+    raw = profile_object()
+    raw["spec"]["rendered"]["annotation"] = annotation.encode(LONG_NUMBER.encode())
+    cache.put(raw)
+    assert causes(ask(client, "mutate", review(pod()))) == ["profile-broken"]
+
+
+def test_one_profile_never_ends_the_watch(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write a profile somewhere could else have the Pods of all others refused."""
+
+    def surprised(raw: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("kbs.k8s.webhook.cache.profile_of", surprised)
+    watcher, _, cache = _watcher(clock, Listed((profile_object(),), "10"), [Change("ADDED", profile_object("new"))])
+    watcher.round(None, 0.0)
+    problems = [each.problem for name in ("web", "new") for each in cache.named(name)]
+    assert [each is not None and each.name for each in problems] == ["profile-broken"] * 2
+
+
 def test_put_and_remove(cache: ProfileCache) -> None:
     cache.put(profile_object(namespace="other"))
     assert {each.namespace for each in cache.named("web")} == {"shop", "other"}

@@ -351,6 +351,17 @@ def test_a_profile_whose_owner_registers_it_himself_is_used() -> None:
     assert of_controller(given_status).problem is None
 
 
+def test_no_broker_is_no_excuse_for_a_profile_that_names_one() -> None:
+    given_status = status(registered="Unknown")
+    given_status["conditions"][0]["reason"] = "NoBroker"
+    raw = profile_object()
+    raw["spec"] = {"runtimeClassName": CLASS, "initData": {"yaml": "kbs: {}"}, "brokerRef": {"name": "kbs"}}
+    raw["metadata"]["generation"] = 3
+    problem = to_profile(raw | {"status": given_status}).problem
+    assert problem is not None
+    assert problem.name == "profile-not-registered"
+
+
 @pytest.mark.parametrize(
     ("given_status", "name"),
     [

@@ -91,8 +91,9 @@ def test_only_tees_that_show_init_data(tee: str) -> None:
         (HEAD.encode() + b"a" + b".a" * 40 + b" = 1\n", "too many parts"),
         (HEAD.encode() + b"x = " + b"[" * 100_000, "nested|not TOML"),
         (b"#" * (513 << 10), "more than"),
+        (HEAD.encode() + b"x = " + b"9" * 6000 + b"\n[data]\n", "a number is too long"),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_what_is_refused(text: bytes, reason: str) -> None:
     with pytest.raises(ArtifactUnusable, match=reason):

@@ -341,8 +341,9 @@ def test_back_to_the_document_before(bench: Bench) -> None:
         ({"initData": {"configMapRef": {"name": "none", "key": "a"}}}, "ConfigMapMissing"),
         ({"caBundle": {"configMapRef": {"name": "none", "key": "a"}}}, "ConfigMapMissing"),
         ({"initData": {"yaml": "labels: {a: b}", "files": {}}, "kbsUrl": None}, "InitDataMalformed"),
+        ({"initData": {"yaml": f"attestation_agent: {{a: 0x{'f' * 6000}}}"}}, "InitDataMalformed"),
     ],
-    ids=["unknown member", "no object", "two addresses", "no file", "no config map", "no ca", "no address"],
+    ids=["unknown member", "no object", "two addresses", "no file", "no config map", "no ca", "no address", "number"],
 )
 def test_a_profile_that_does_not_render_leaves_what_is_registered(
     bench: Bench, spec: dict[str, Any], reason: str
