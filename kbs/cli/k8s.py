@@ -12,6 +12,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("k8s_check:check_command", "Would this Pod attest, and why not."),
     "keys": ("k8s_keys:keys_command", "New keys, TLS and an admin token, as Secrets for `kubectl create`."),
     "lint": ("k8s_lint:lint_command", "Look for what is unsafe in rendered manifests."),
+    "migrate": ("k8s_migrate:migrate_command", "A Trustee installation as one of ours, with a report of differences."),
     "webhook": ("k8s_webhook:webhook_command", "Wire labelled Pods, and refuse what cannot be confidential."),
     "webhook-cert": ("k8s_webhook_cert:webhook_cert_command", "A certificate for the webhook, without cert-manager."),
     "wire": ("k8s_wire:wire_command", "Everything that a namespace needs for a profile."),
