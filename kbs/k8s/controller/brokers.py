@@ -115,6 +115,15 @@ def named(resource: Resource[object, object], ref: tuple[str, str], snapshot: Sn
     return broker
 
 
+def is_admitted(resource: Resource[object, object], ref: tuple[str, str], snapshot: Snapshot) -> bool:
+    """Whether an object may use the KeyBroker that it names."""
+    try:
+        named(resource, ref, snapshot)
+    except Unmet:
+        return False
+    return True
+
+
 def reachable(broker: KeyBroker) -> None:
     """Raises `Unmet` unless the KeyBroker was found to answer: one object alone tries a broker that does not."""
     if not broker.status.conditions:

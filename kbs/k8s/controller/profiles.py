@@ -86,8 +86,7 @@ def reconcile(key: Key, resource: WorkloadProfile, surroundings: Surroundings) -
 
 def remove(key: Key, resource: WorkloadProfile, surroundings: Surroundings) -> Removal:
     """Forget all documents of the profile: Pods that were started with them attest no more."""
-    del key
-    names = [each.name for each in resource.status.registered]
+    names = [each.name for each in entries(key, resource.status)]
     if not names or resource.spec.broker_ref is None:
         return Removal(True)
     _, broker = broker_of(resource, surroundings)
@@ -159,6 +158,14 @@ def entry_name(key: Key, digest: str) -> str:
     return f"k8s.{key.namespace}.{key.name}"[:_NAMED].rstrip(".-") + f".{whole}"
 
 
+def entries(key: Key, status: WorkloadProfileStatus) -> tuple[RegisteredDigest, ...]:
+    """What the status says was registered for the profile, as far as the names are the profile's own.
+
+    Whoever may write a status must not have the controller take away what others registered.
+    """
+    return tuple(each for each in status.registered if each.name == entry_name(key, each.digest))
+
+
 def _completed(
     given: Mapping[str, Any], url: str | None, authorities: bytes | None, files: Mapping[str, bytes]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -220,7 +227,7 @@ def _register(
         return status, Finding("Registered", None, "NoBroker", "spec.brokerRef is not set: register it yourself"), None
     found, broker = broker_of(resource, surroundings)
     digest, place = document.digest.hex(), "/".join(found.meta.key)
-    known = status.registered if status.broker in (None, place) else ()
+    known = entries(key, status) if status.broker in (None, place) else ()
     try:
         keep_old = duration(resource.spec.keep_old)
     except MalformedMessage as err:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from kbs.k8s.controller.broker import Broker
+from kbs.k8s.controller.brokers import is_admitted
 from kbs.k8s.controller.cache import Snapshot, broker_ref
 from kbs.k8s.controller.conditions import Finding, merged
 from kbs.k8s.controller.outcome import (
@@ -84,14 +85,32 @@ def plan(
 
 
 def rival(key: Key, resource: BrokerResource, snapshot: Snapshot) -> Key | None:
-    """Another object that claims a path of this one at the same broker and was there first: the older one wins."""
+    """Another object that claims a path of this one at the same broker and was there first: the older one wins.
+
+    One that the KeyBroker does not admit claims nothing: else any namespace could keep another from its paths.
+    """
     mine, claim = broker_ref(resource), resource.spec
     for other_key, other in snapshot.of_kind("BrokerResource"):
-        if other_key == key or broker_ref(other) != mine or not _overlap(claim, other.spec):
+        if other_key == key or mine is None or broker_ref(other) != mine or not _overlap(claim, other.spec):
             continue
-        if (other.meta.created, other_key) < (resource.meta.created, key):
+        first = (other.meta.created, other_key) < (resource.meta.created, key)
+        if first and is_admitted(other, mine, snapshot):
             return other_key
     return None
+
+
+def written(resource: BrokerResource) -> tuple[WrittenResource, ...]:
+    """What the status says was written because of the object, as far as the object may have.
+
+    Whoever may write a status must not have the controller delete what lies elsewhere.
+    """
+    spec = resource.spec
+    below = f"{spec.path}/"
+    return tuple(
+        each
+        for each in resource.status.resources
+        if (each.path == spec.path if spec.secret_ref.key is not None else each.path.startswith(below))
+    )
 
 
 def reconcile(key: Key, resource: BrokerResource, surroundings: Surroundings) -> Outcome:
@@ -137,16 +156,18 @@ def reconcile(key: Key, resource: BrokerResource, surroundings: Surroundings) ->
 
 
 def remove(key: Key, resource: BrokerResource, surroundings: Surroundings) -> Removal:
-    """Take the broker's copies away, where the object says so."""
-    del key
-    if resource.spec.deletion_policy is DeletionPolicy.RETAIN or not resource.status.resources:
+    """Take the broker's copies away, where the object says so; not those that another object wrote since."""
+    other = rival(key, resource, surroundings.snapshot)
+    others = () if other is None else surroundings.snapshot.objects[other].status.resources
+    taken = {each.path for each in others}
+    paths = [each.path for each in written(resource) if each.path not in taken]
+    if resource.spec.deletion_policy is DeletionPolicy.RETAIN or not paths:
         return Removal(True)
     found, broker = broker_of(resource, surroundings)
-    for each in resource.status.resources:
-        broker.delete_resource(each.path)
-        surroundings.marks.forget(found.meta.key, each.path)
-    paths = ", ".join(each.path for each in resource.status.resources)
-    return Removal(True, (Note("Normal", "Removed", f"removed at the broker: {paths}"),))
+    for path in paths:
+        broker.delete_resource(path)
+        surroundings.marks.forget(found.meta.key, path)
+    return Removal(True, (Note("Normal", "Removed", f"removed at the broker: {', '.join(paths)}"),))
 
 
 class _Partly(Exception):
@@ -167,21 +188,21 @@ def _apply(
     surroundings: Surroundings,
     progress: Progress,
 ) -> BrokerResourceStatus:
-    spec, status, marks = resource.spec, resource.status, surroundings.marks
+    spec, status, marks, mine = resource.spec, resource.status, surroundings.marks, written(resource)
     values = wanted(spec, secret)
-    written = {each.path: each.version for each in status.resources}
+    before = {each.path: each.version for each in mine}
     same = status.secret == secret.state and status.observed_generation == resource.meta.generation
     known = {
-        path: marks.version_of(at, path, value) or (written.get(path) if same else None)
+        path: marks.version_of(at, path, value) or (before.get(path) if same else None)
         for path, value in values.items()
     }
     steps = plan(
         known,
         broker.resource_versions(spec.path),
-        status.resources,
+        mine,
         delete=spec.deletion_policy is DeletionPolicy.DELETE,
     )
-    now_held = {each.path: each.version for each in (*status.resources, *steps.keep)}
+    now_held = {each.path: each.version for each in (*mine, *steps.keep)}
     try:
         for path in steps.write:
             now_held[path] = broker.set_resource(path, values[path])

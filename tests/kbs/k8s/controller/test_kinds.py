@@ -415,6 +415,24 @@ def test_the_end_of_a_profile(bench: Bench) -> None:
     assert not bench.exists("WorkloadProfile", "w")
 
 
+@pytest.mark.parametrize("gone", [False, True], ids=["looked at", "deleted"])
+def test_a_status_that_somebody_wrote_takes_away_nothing_of_others(bench: Bench, *, gone: bool) -> None:
+    bench.broker_ready()
+    bench.apply("WorkloadProfile", "w", _profile())
+    bench.look("WorkloadProfile", "w")
+    bench.broker.entries["k8s.other.web.0123456789abcdef"] = b"x"
+    forged = {"name": "k8s.other.web.0123456789abcdef", "digest": "00", "until": "2020-01-01T00:00:00Z"}
+    registered = [forged, *bench.status("WorkloadProfile", "w")["registered"]]
+    bench.api.patch(
+        OURS["WorkloadProfile"], NAMESPACE, "w", {"status": {"registered": registered}}, subresource="status"
+    )
+    if gone:
+        bench.delete("WorkloadProfile", "w")
+    bench.look("WorkloadProfile", "w")
+    assert "k8s.other.web.0123456789abcdef" in bench.broker.entries
+    assert bench.exists("WorkloadProfile", "w") is not gone
+
+
 def test_finalizers_of_others_stay(bench: Bench) -> None:
     bench.broker_ready()
     bench.apply("WorkloadProfile", "w", _profile())

@@ -368,3 +368,76 @@ def test_plan(paths: dict[str, int | None], held: dict[str, int], mine: dict[str
     assert set(steps.delete) == (set(mine) - set(paths) if delete else set())
     assert list(steps.write) == sorted(steps.write)
     assert list(steps.delete) == sorted(steps.delete)
+
+
+# --- what one namespace must not do to another ------------------------------------------------------------------------
+
+ELSEWHERE = "elsewhere"
+
+
+def _of_elsewhere(bench: Bench, spec: dict[str, Any], created: str) -> None:
+    spec = {**spec, "brokerRef": {**BROKER_REF, "namespace": NAMESPACE}}
+    bench.apply("BrokerResource", "theirs", spec, ELSEWHERE, created)
+
+
+@pytest.mark.parametrize("allowed", [[], [{"name": ELSEWHERE, "repositories": ["other"]}]], ids=["none", "others"])
+def test_an_older_object_that_may_not_write_there_takes_no_path(bench: Bench, allowed: list[dict[str, Any]]) -> None:
+    bench.broker_ready(allowedNamespaces=allowed)
+    bench.secret("db", {"pw": SECRET})
+    _of_elsewhere(bench, _one(), "2020-01-01T00:00:00Z")
+    bench.apply("BrokerResource", "r", _one())
+    bench.look("BrokerResource", "r")
+    assert bench.said("BrokerResource", "r", "Conflict") == ("False", "NoRival")
+    assert bench.broker.resources["team/db/password"] == (1, SECRET)
+
+
+def test_an_older_object_that_may_write_there_takes_the_path(bench: Bench) -> None:
+    bench.broker_ready(allowedNamespaces=[{"name": ELSEWHERE, "repositories": ["team"]}])
+    bench.secret("db", {"pw": SECRET})
+    _of_elsewhere(bench, _one(), "2020-01-01T00:00:00Z")
+    bench.apply("BrokerResource", "r", _one())
+    bench.look("BrokerResource", "r")
+    assert bench.said("BrokerResource", "r", "Conflict") == ("True", "PathTaken")
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["looked at", "deleted"])
+@pytest.mark.parametrize("whole", [False, True], ids=["one key", "all keys"])
+def test_a_status_that_somebody_wrote_deletes_nothing_elsewhere(bench: Bench, *, whole: bool, gone: bool) -> None:
+    bench.broker_ready()
+    bench.secret("db", {"pw": SECRET})
+    bench.apply("BrokerResource", "r", _whole() if whole else _one())
+    bench.look("BrokerResource", "r")
+    bench.broker.resources["other/crown/jewels"] = (1, b"x")
+    bench.broker.resources["team/db2/x"] = (1, b"x")
+    status = bench.status("BrokerResource", "r")
+    forged = [{"path": path, "version": 1} for path in ("other/crown/jewels", "team/db2/x", "team/db")]
+    bench.api.patch(
+        OURS["BrokerResource"],
+        NAMESPACE,
+        "r",
+        {"status": {**status, "resources": [*status["resources"], *forged]}},
+        subresource="status",
+    )
+    if gone:
+        bench.delete("BrokerResource", "r")
+    bench.look("BrokerResource", "r")
+    assert {"other/crown/jewels", "team/db2/x"} <= set(bench.broker.resources)
+    assert bench.exists("BrokerResource", "r") is not gone
+
+
+def test_who_lost_a_path_does_not_delete_it(bench: Bench) -> None:
+    """An older object was admitted only after a younger one had written."""
+    bench.broker_ready()
+    bench.secret("db", {"pw": SECRET})
+    bench.secret("db", {"pw": b"theirs"}, ELSEWHERE)
+    _of_elsewhere(bench, _one(), "2020-01-01T00:00:00Z")
+    bench.apply("BrokerResource", "r", _one())
+    bench.look("BrokerResource", "r")
+    bench.broker_ready(allowedNamespaces=[{"name": ELSEWHERE, "repositories": ["team"]}])
+    bench.look("BrokerResource", "theirs", ELSEWHERE)
+    bench.look("BrokerResource", "r")
+    assert bench.said("BrokerResource", "r", "Conflict") == ("True", "PathTaken")
+    bench.delete("BrokerResource", "r")
+    bench.look("BrokerResource", "r")
+    assert not bench.exists("BrokerResource", "r")
+    assert bench.broker.resources["team/db/password"] == (2, b"theirs")
