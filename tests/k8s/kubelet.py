@@ -271,7 +271,7 @@ class Node:
         running.start()
         return running
 
-    def run_workload(self, kind: str, namespace: str, name: str) -> list[RunningPod]:
+    def run_workload(self, kind: str, namespace: str, name: str, *, wait: bool = True) -> list[RunningPod]:
         """`run` for the Pods of a Deployment, StatefulSet or DaemonSet, once all of them are there."""
         plural = f"{kind.lower()}s"
         path = f"/apis/apps/v1/namespaces/{namespace}/{plural}/{name}"
@@ -283,7 +283,7 @@ class Node:
             return len(pods) >= int(spec.get("replicas", 1))
 
         wait_until(all_there, f"{kind} {namespace}/{name} has its Pods")
-        self.run(namespace, selector)
+        self.run(namespace, selector, wait=wait)
         wanted = spec["selector"]["matchLabels"].items()
         return [pod for (place, _), pod in self.pods.items() if place == namespace and wanted <= pod.labels.items()]
 

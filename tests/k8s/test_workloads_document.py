@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 
 from kbs.initdata import annotation
 from kbs.k8s.wiring.findings import FINDINGS
-from tests.architecture.documents import Block, blocks, text_of
+from tests.architecture.documents import text_of
 from tests.fakes.profiles import init_data, rendered
-from tests.k8s.binaries import client
 from tests.k8s.cluster import Cluster, new_namespace, wait_until, wait_until_refused
 from tests.k8s.conftest import ROOT, Command
 from tests.k8s.kubelet import Node
+from tests.k8s.shell import Document
 
 DOCUMENT = ROOT / "docs/kubernetes-workloads.md"
 RUNTIME_CLASS = {
@@ -28,54 +25,16 @@ RUNTIME_CLASS = {
 }
 
 
-def of_kind(kind: str, having: str = "") -> Block:
-    (found,) = [each for each in blocks(text_of(DOCUMENT)) if each.kind == kind and having in each.text]
-    return found
-
-
-class Shell:
-    """Runs scripts of the document as a user with both programs on the path."""
-
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        (folder / "k8s").symlink_to(ROOT / "k8s")
-        self.folder = folder
-        path = f"{client('kubectl').parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self._environment = {"PATH": path, "HOME": str(folder), "KUBECONFIG": str(cluster.kubeconfig)}
-
-    def run(self, having: str) -> str:
-        """The one script with these words."""
-        script = of_kind("sh", having).text
-        done = subprocess.run(
-            ["bash", "-eo", "pipefail", "-c", script],
-            cwd=self.folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-
 def test_every_finding_is_told() -> None:
     text = text_of(DOCUMENT)
     assert [name for name in FINDINGS if f"`{name}`" not in text] == []
-
-
-def test_every_script_is_run() -> None:
-    """By the test below, once each."""
-    scripts = [each.text for each in blocks(text_of(DOCUMENT)) if each.kind == "sh"]
-    words = ("-k k8s/webhook", "--with-ca", "get workloadprofile", "secret seal", "k8s wire", "k8s check")
-    assert [sum(word in each for word in words) for each in scripts] == [1] * len(words)
 
 
 def test_a_deployment_from_nothing(
     cluster: Cluster, kubectl: Command, installed_crds: list[str], node: Node, tmp_path: Path
 ) -> None:
     assert installed_crds
-    shell = Shell(cluster, tmp_path)
+    shell = Document(DOCUMENT, cluster, tmp_path)
     kubectl("apply", "-f", "-", input=json.dumps(RUNTIME_CLASS))
     try:
         shell.run("-k k8s/webhook")
@@ -83,13 +42,14 @@ def test_a_deployment_from_nothing(
         shell.run("--with-ca")
         with new_namespace(cluster, "shop"):
             _the_shop(cluster, kubectl, shell)
+        assert shell.not_run() == []
     finally:
         kubectl("delete", "--wait=false", "--ignore-not-found", "-k", "k8s/webhook")
         kubectl("delete", "runtimeclass", "kata-qemu-snp")
 
 
-def _the_shop(cluster: Cluster, kubectl: Command, shell: Shell) -> None:
-    made = of_kind("yaml", "kind: WorkloadProfile").text
+def _the_shop(cluster: Cluster, kubectl: Command, shell: Document) -> None:
+    made = shell.block("yaml", "kind: WorkloadProfile").text
     kubectl("apply", "-f", "-", input=made)
     _play_controller(kubectl)
     shell.run("get workloadprofile")
@@ -97,7 +57,7 @@ def _the_shop(cluster: Cluster, kubectl: Command, shell: Shell) -> None:
     # The workload cluster is another one; here it is the same, so the profile makes room for its copy.
     kubectl("delete", "workloadprofile", "web", "-n", "shop")
     shell.run("k8s wire")
-    (shell.folder / "deployment.yaml").write_text(of_kind("yaml", "kind: Deployment").text)
+    shell.write("deployment.yaml", "kind: Deployment")
     by_tag = {"metadata": {"name": "x", "labels": {"kbs.confidential.dev/profile": "web"}},
               "spec": {"containers": [{"name": "x", "image": "nginx"}]}}  # fmt: skip
     wait_until_refused(
