@@ -18,22 +18,20 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from kbs.errors import ConfigInvalid, StorageUnavailable
 from kbs.secret import Secret
+from kbs.storage.postgres.address import complete, secrets_in, shown
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
 
-_SECRETS: Final = ("password", "sslpassword")
-_MAX_DSN: Final = 4096  # octets of a file with one address
+_OLDEST: Final = 150_000  # PostgreSQL 15, as `server_version_num` has it
 _FOREIGN: Final = "exists and is not of this kind; give the broker a schema of its own"
 
 
@@ -85,39 +83,6 @@ class Connection(psycopg.Connection[Row]):
             raise psycopg.OperationalError(f"no answer within {self.patience:g} s") from err
 
 
-def read_dsn(path: Path) -> Secret:
-    """The address of a database: one libpq URI (or keyword=value text) in a file.
-
-    Raises:
-        ConfigInvalid: no such file, or not such a text. What is in it is not repeated: there is a password.
-    """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_DSN + 1)
-    except OSError as err:
-        raise ConfigInvalid(f"storage.dsn_file {path}: {err.strerror}") from None
-    try:
-        text = raw.decode("utf-8").strip()
-        if not text or len(raw) > _MAX_DSN or any(ord(character) < 32 for character in text):
-            raise ValueError
-        conninfo_to_dict(text)
-    except (ValueError, psycopg.Error):
-        raise ConfigInvalid(
-            f"storage.dsn_file {path}: expected one line such as postgresql://USER:PASSWORD@HOST/DATABASE"
-        ) from None
-    return Secret(text.encode())
-
-
-def is_verified(dsn: Secret) -> bool:
-    """Whether nobody on the way can listen or answer in the server's place: verify-full, or within this machine."""
-    parts = conninfo_to_dict(dsn.reveal().decode())
-    if parts.get("sslmode") == "verify-full":
-        return True
-    hosts = str(parts.get("hostaddr") or parts.get("host") or "").split(",")
-    # no host: a Unix socket, unless PGHOST says otherwise, which `Database` does not let through
-    return all(host in ("", "localhost", "127.0.0.1", "::1") or host.startswith(("/", "@")) for host in hosts)
-
-
 class Database:
     """A few connections to one database, used by the threads of one process.
 
@@ -125,35 +90,32 @@ class Database:
     breaks in use fails that one request, and the next finds a new one.
     """
 
-    def __init__(self, dsn: Secret, *, connections: int = 4, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        dsn: Secret,
+        *,
+        connections: int = 4,
+        limits: Limits | None = None,
+        renew: Callable[[], Secret] | None = None,
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
-            dsn: as `read_dsn` gives it. Missing in it: `target_session_attrs=read-write`, so that with several hosts
-                the primary is found, and time-outs for dead links.
+            dsn: as `read_dsn` gives it; what is missing in it: `address.complete`.
             connections: the most that are open at a time; who needs one more waits.
+            renew: asked before each connect for the address as it is then, so that a password may change; raises
+                ConfigInvalid while there is none to be used.
         """
         self._limits = limits or Limits()
-        parts = conninfo_to_dict(dsn.reveal().decode())
-        self._secrets = [str(parts[name]) for name in _SECRETS if parts.get(name)]
-        shown = ("host", "port", "dbname", "user")
-        self.name = make_conninfo("", **{name: parts[name] for name in shown if parts.get(name) is not None})
+        self._renew = renew
+        self._dsn = dsn
+        self._secrets = secrets_in(dsn)
+        self.name = shown(dsn)
         """Where it is and who we are there; shown to operators."""
-        answer = self._limits.answer
-        defaults: dict[str, str | int | None] = {
-            **({} if "hostaddr" in parts else {"host": ""}),  # empty: the Unix socket, whatever the environment says
-            "connect_timeout": self._limits.connect,
-            "target_session_attrs": "read-write",
-            "application_name": "kbs",
-            "tcp_user_timeout": int(answer * 1000),
-            "keepalives_idle": max(1, int(answer)),
-            "keepalives_interval": 1,
-            "keepalives_count": 3,
-        }
-        self._dsn = Secret(make_conninfo("", **{**defaults, **parts}).encode())
         self._idle: list[Connection] = []
         self._most = connections
         self._in_use = 0
+        self._forks = 0  # that wait for the connections in use
         self._rest_until = 0.0
         self._why = ""
         self._closed = False
@@ -203,7 +165,7 @@ class Database:
 
     def _take(self) -> Connection:
         with self._change:
-            if not self._change.wait_for(lambda: self._in_use < self._most or self._closed, self._limits.busy):
+            if not self._change.wait_for(self._may_take, self._limits.busy):
                 raise self.unavailable("all connections are in use; see storage.connections")
             if self._closed:
                 raise self.unavailable("was closed")
@@ -230,6 +192,9 @@ class Database:
                 raise self.unavailable(err) from err
             raise
 
+    def _may_take(self) -> bool:
+        return self._closed or (self._in_use < self._most and not self._forks)
+
     def _give_back(self, connection: Connection) -> None:
         with suppress(psycopg.Error):  # one that breaks here is closed by it
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE and not connection.closed:
@@ -248,9 +213,12 @@ class Database:
     def _connect(self) -> Connection:
         """A session as ours have to be: what the role or the server has set otherwise is set back."""
         limits = self._limits
-        connection = Connection.connect(self._dsn.reveal().decode(), autocommit=True, prepare_threshold=0)
+        dsn = complete(self._newest_dsn(), connect=limits.connect, answer=limits.answer)
+        connection = Connection.connect(dsn.reveal().decode(), autocommit=True, prepare_threshold=0)
         connection.patience = limits.answer
         try:
+            if connection.info.server_version < _OLDEST:
+                raise psycopg.ProgrammingError("PostgreSQL 15 or later is needed")
             set_back = (
                 ("statement_timeout", f"{limits.statement * 1000:.0f}"),
                 ("lock_timeout", f"{limits.lock * 1000:.0f}"),
@@ -262,22 +230,34 @@ class Database:
             # acknowledged means on the disk, and on that of the stand-by if there is a synchronous one; a schema of
             # somebody else that comes later in the path is not looked into
             row = connection.execute(
-                f"""SELECT current_schema(), current_setting('server_encoding'),
+                f"""SELECT current_schema(), current_setting('server_encoding'), pg_backend_pid(),
                     set_config('search_path', quote_ident(current_schema()) || ', pg_temp', false),
                     set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply'
                         THEN 'remote_apply' ELSE 'on' END, false), {chosen}""",
                 [text for pair in set_back for text in pair],
                 prepare=False,
             ).fetchone()
-            schema, encoding = (None, None) if row is None else row[:2]
+            schema, encoding, backend = (None, None, 0) if row is None else row[:3]
             if schema is None:
                 raise psycopg.ProgrammingError("no schema to work in; see the search_path of this role")
             if encoding != "UTF8":
                 raise psycopg.ProgrammingError(f"the database has encoding {encoding}; UTF8 is needed")
+            if backend != connection.info.backend_pid:
+                _refuse_shared(dsn, int(backend))
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _newest_dsn(self) -> Secret:
+        if self._renew is not None:
+            try:
+                self._dsn = self._renew()
+            except ConfigInvalid as err:
+                raise psycopg.OperationalError(str(err)) from None
+            self._secrets = secrets_in(self._dsn)
+            self.name = shown(self._dsn)
+        return self._dsn
 
     # --- tables -------------------------------------------------------------------------------------------------------
 
@@ -313,16 +293,20 @@ class Database:
             self._idle.pop().close()
 
     def before_fork(self) -> None:
-        """Wait until nobody uses a connection, close all, and keep others from opening one."""
+        """Keep others from opening a connection, wait until nobody uses one, close all."""
         self._change.acquire()
+        self._forks += 1
         self._change.wait_for(lambda: self._in_use == 0)
         self._drop()
 
     def after_fork(self, *, in_child: bool) -> None:
         """Go on; in the child without the threads that waited."""
         if in_child:
+            self._forks = 0
             self._change = threading.Condition(threading.Lock())
         else:
+            self._forks -= 1
+            self._change.notify_all()
             self._change.release()
 
 
@@ -357,6 +341,17 @@ def _is_quiet(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(connection.pgconn.socket, select.POLLIN)
     return not poll.poll(0)
+
+
+def _refuse_shared(dsn: Secret, backend: int) -> None:
+    """Something between us and the server pools its sessions. Where one is shared while we hold it, after each
+    transaction, what was set for it, `synchronous_commit` too, holds for anybody or nobody: then a second connection
+    meets the same session.
+    """
+    with Connection.connect(dsn.reveal().decode(), autocommit=True) as second:
+        row = second.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+    if row is not None and row[0] == backend:
+        raise psycopg.ProgrammingError("a pooler shares one session among connections; have it pool sessions")
 
 
 def _version_of(db: Connection, part: str) -> int | None:

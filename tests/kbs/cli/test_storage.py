@@ -20,7 +20,8 @@ from kbs.errors import KbsError, StorageUnavailable
 from kbs.secret import Secret
 from kbs.storage.choice import open_rules, open_stores
 from kbs.storage.model import Claim
-from kbs.storage.postgres.database import Database, read_dsn
+from kbs.storage.postgres.address import read_dsn
+from kbs.storage.postgres.database import Database
 from kbs.storage.sealed import SealedStore, SealingKeys, read_key
 from tests.kbs.cli.conftest import invoke
 from tests.postgres_binary import Cluster

@@ -16,7 +16,8 @@ import pytest
 from kbs.config import StorageSettings
 from kbs.errors import ConfigInvalid, StorageUnavailable
 from kbs.secret import Secret
-from kbs.storage.postgres.database import Connection, Database, Format, Limits, is_verified, read_dsn
+from kbs.storage.postgres.address import complete, is_verified, read_dsn
+from kbs.storage.postgres.database import Connection, Database, Format, Limits
 from kbs.storage.postgres.opening import open_database
 from tests.postgres_binary import Cluster
 
@@ -107,6 +108,52 @@ def test_the_password_is_in_no_error(postgres: Cluster) -> None:
         assert PASSWORD not in repr(vars(database)["_dsn"])
     assert PASSWORD not in (good.unavailable(f"echo {PASSWORD}").operator_detail or "")
     good.close()
+
+
+def test_a_password_that_changed_in_the_file_is_used(postgres: Cluster, tmp_path: Path) -> None:
+    """From the next connect on; a file that cannot be used meanwhile is an error, and no other password is tried."""
+    path = tmp_path / "dsn"
+    address = f"host={postgres.folder} port={postgres.port} dbname=postgres user=guarded password="
+    postgres.run("DROP ROLE IF EXISTS guarded", f"CREATE ROLE guarded LOGIN PASSWORD '{PASSWORD}'")
+    path.write_text(address + PASSWORD)
+    database = open_database(tmp_path, StorageSettings(kind="postgres", dsn_file=path))
+    database._limits = QUICK
+
+    def ends() -> None:
+        postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'guarded'")
+
+    try:
+        assert database.use(one) == 1
+        postgres.run("ALTER ROLE guarded PASSWORD 'another-canary'")
+        ends()
+        with pytest.raises(StorageUnavailable, match="unavailable"):
+            database.use(one)
+        path.write_text(address + "another-canary")
+        assert database.use(one) == 1
+        assert "another-canary" not in str(database.unavailable("another-canary").operator_detail)
+        ends()
+        for text, what in (("", "expected one line"), ("postgresql://u:canary@db.example/kbs", "verify-full")):
+            path.write_text(text)
+            with pytest.raises(StorageUnavailable) as refused:
+                database.use(one)
+            assert what in detail(refused)
+            assert "canary" not in detail(refused)
+    finally:
+        database.close()
+
+
+def test_variables_of_the_process_lead_nowhere_else(postgres: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGHOSTADDR"):
+        monkeypatch.setenv(name, "192.0.2.1")
+    monkeypatch.setenv("PGGSSENCMODE", "require")
+    for dsn in ("postgresql://127.0.0.1:1/kbs", "postgresql:///kbs?port=1", "hostaddr=127.0.0.1 port=1"):
+        database = Database(Secret(dsn.encode()), limits=QUICK)
+        with pytest.raises(StorageUnavailable) as refused:
+            database.use(one)
+        assert "192.0.2.1" not in detail(refused)
+        assert "GSS" not in detail(refused)
+    text = complete(postgres.dsn(), connect=2, answer=5.0).reveal().decode()
+    assert "target_session_attrs=read-write" in text
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -302,6 +349,49 @@ def test_both_sides_of_a_fork_have_connections_of_their_own(new_database: Callab
     os.close(ours)
     after = database.use(lambda db: db.info.backend_pid)
     assert len({before, in_child, after}) == 3
+
+
+def test_a_fork_is_not_kept_waiting_by_who_comes_later(new_database: Callable[..., Database]) -> None:
+    database = new_database()
+    begun, going = threading.Barrier(5), True
+
+    def work() -> None:
+        begun.wait()
+        while going:
+            database.use(lambda db: db.execute("SELECT pg_sleep(0.01)"))
+
+    def fork() -> None:
+        database.before_fork()
+        database.after_fork(in_child=False)
+
+    with ThreadPoolExecutor(4) as threads:
+        workers = [threads.submit(work) for _ in range(4)]
+        begun.wait()
+        try:
+            for _ in range(3):
+                forking = threading.Thread(target=fork)
+                forking.start()
+                forking.join(10)
+                assert not forking.is_alive()
+        finally:
+            going = False
+        for worker in workers:
+            worker.result()
+    assert database.use(one) == 1
+
+
+def test_a_pooler_may_pool_sessions_but_not_transactions(
+    postgres: Cluster, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", 1)  # what a pooler tells is none of the server's
+    database = Database(postgres.dsn(schema), limits=QUICK)
+    assert database.use(one) == 1
+    database.close()
+    held = psycopg.connect(postgres.dsn(schema).reveal().decode(), autocommit=True)
+    monkeypatch.setattr(Connection, "connect", lambda *_, **__: held)
+    with pytest.raises(StorageUnavailable) as refused:
+        Database(postgres.dsn(schema), limits=QUICK).use(one)
+    assert "have it pool sessions" in detail(refused)
 
 
 def test_closed_is_closed(new_database: Callable[..., Database]) -> None:
