@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from kbs.k8s.controller.brokers import is_admitted
+from kbs.k8s.controller.cache import broker_ref
 from kbs.k8s.controller.conditions import Finding, merged
 from kbs.k8s.controller.outcome import Note, Outcome, Removal, Stopped, Surroundings, failure
 from kbs.k8s.controller.queue import Key
@@ -59,22 +61,23 @@ def secure(url: str, insecure: tuple[str, ...]) -> Finding:
 
 
 def remove(key: Key, resource: KeyBroker, surroundings: Surroundings) -> Removal:
-    """Wait for the objects that are being deleted too and have to reach this broker."""
+    """Wait for the objects whose end the broker has to hear of.
+
+    Also for those that nobody deletes yet: of several that are deleted at once, the KeyBroker may be the first.
+    """
     waiting = [
         other_key
         for other_key, other in sorted(surroundings.snapshot.objects.items())
-        if other.meta.deleting and FINALIZER in other.meta.finalizers and other_key != key and _names(other, resource)
+        if FINALIZER in other.meta.finalizers
+        and other_key != key
+        and broker_ref(other) == resource.meta.key
+        and (other.meta.deleting or is_admitted(other, resource.meta.key, surroundings.snapshot))
     ]
     if waiting:
-        text = f"waits for {len(waiting)} object(s) that are being deleted at this broker, such as {waiting[0]}"
+        text = f"waits for {len(waiting)} object(s) of this broker to be deleted, such as {waiting[0]}"
         return Removal(False, reason="Waiting", message=text)
     surroundings.brokers.forget(*resource.meta.key)
     return Removal(True)
-
-
-def _names(other: Any, broker: KeyBroker) -> bool:
-    ref = getattr(other.spec, "broker_ref", None)
-    return ref is not None and (ref.namespace or other.meta.namespace, ref.name) == broker.meta.key
 
 
 def _with(

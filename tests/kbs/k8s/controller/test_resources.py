@@ -370,6 +370,25 @@ def test_plan(paths: dict[str, int | None], held: dict[str, int], mine: dict[str
     assert list(steps.delete) == sorted(steps.delete)
 
 
+def test_a_broker_that_is_deleted_first_goes_last(bench: Bench) -> None:
+    """`kubectl delete kbs --all` deletes KeyBrokers before some of the objects that need them."""
+    bench.broker_ready(allowedNamespaces=[])
+    bench.secret("db", {"pw": SECRET})
+    bench.apply("BrokerResource", "r", _one())
+    bench.look("BrokerResource", "r")
+    _of_elsewhere(bench, _one(), "2020-01-01T00:00:00Z")
+    bench.look("BrokerResource", "theirs", ELSEWHERE)  # has nothing there, so it holds nobody up
+    bench.delete("KeyBroker", "broker")
+    bench.look("KeyBroker", "broker")
+    assert bench.said("KeyBroker", "broker") == ("False", "Waiting")
+    assert "BrokerResource kbs/r" in bench.condition("KeyBroker", "broker")["message"]
+    bench.delete("BrokerResource", "r")
+    bench.look("BrokerResource", "r")
+    assert bench.broker.resources == {}
+    bench.look("KeyBroker", "broker")
+    assert not bench.exists("KeyBroker", "broker")
+
+
 # --- what one namespace must not do to another ------------------------------------------------------------------------
 
 ELSEWHERE = "elsewhere"
