@@ -50,6 +50,7 @@ class Guest:
     claims: tuple[tuple[str, Json], ...]
     init_data: Path | None
     protocol: str = VERSION
+    pod_token_file: Path | None = None
 
     def connect(self, place: Place, attester: Attester | None = None) -> GuestClient:
         """A guest with a fresh key.
@@ -66,6 +67,7 @@ class Guest:
             tee=self.tee,
             attester=attester or self.attester(),
             init_data=None if self.init_data is None else _text(self.init_data),
+            pod_token_file=self.pod_token_file,
             version=self.protocol,
             transport=place.transport,
         )
@@ -142,6 +144,7 @@ def guest_command() -> None:
 @click.argument("path")
 @guest_options
 @click.option("--token-file", "passport", type=_FILE, help="File with an attestation token, in place of evidence.")
+@click.option("--pod-token-file", type=_FILE, help="File with the Pod's service-account token, shown beside evidence.")
 @_OUT
 @broker_options(guest=True)
 def get_command(
@@ -152,12 +155,13 @@ def get_command(
     init_data: Path | None,
     protocol: str,
     passport: Path | None,
+    pod_token_file: Path | None,
     out: Path | None,
     place: Place,
     as_json: bool,
 ) -> None:
     """Attest, fetch PATH (repository/type/tag or kbs:///…), decrypt it here, and write the bytes to stdout."""
-    with Guest(tee, test_root, claims, init_data, protocol).connect(place) as guest:
+    with Guest(tee, test_root, claims, init_data, protocol, pod_token_file).connect(place) as guest:
         value = guest.get_resource(path, token=None if passport is None else _text(passport).strip())
     if out is not None:
         write_private(out, value)

@@ -16,12 +16,14 @@ import httpx
 
 from kbs import strict_json
 from kbs.attestation.init_data import parse_init_data
-from kbs.client.connection import TIMEOUT, Connection, is_success
+from kbs.client.connection import TIMEOUT, Connection, is_private_path, is_success
 from kbs.client.errors import ClientMisconfigured, Refused, UnexpectedAnswer, refusal
 from kbs.client.old_guests import GENERATIONS, open_old_form
 from kbs.client.sample_attester import SampleAttester
 from kbs.client.tee_keys import KeyKind, TeeKeyPair
 from kbs.errors import KbsError
+from kbs.identity.model import HEADER as POD_TOKEN_HEADER
+from kbs.identity.model import MAX_TOKEN as POD_TOKEN_SIZE
 from kbs.protocol import jwe
 from kbs.protocol.rcar import Challenge
 from kbs.protocol.runtime_data import HashAlgorithm, device_runtime_data, digest, primary_runtime_data
@@ -67,11 +69,14 @@ class GuestClient:
         key: its TEE key pair; default: a fresh one on P-256.
         init_data: TEXT of the init-data document, sent as it is.
         devices: attesters of additional TEEs, by name.
+        pod_token_file: projected service-account token of its Pod, read anew for each resource (the kubelet
+            renews it) and sent beside whatever else authorises it.
         version: the protocol version it speaks, 0.4.0 or a name of `kbs.client.old_guests.GENERATIONS`. Any other text
             is said as it is, by a guest of 0.4.0.
 
     Raises:
-        ClientMisconfigured: no such address; init data or devices, which guests before 0.4.0 do not have.
+        ClientMisconfigured: no such address; init data or devices, which guests before 0.4.0 do not have; a pod token
+            that would travel in the clear.
 
     Methods raise `ClientError`: `Refused` and its classes for a no, `Unreachable`, `UnexpectedAnswer`.
     """
@@ -86,6 +91,7 @@ class GuestClient:
         key: TeeKeyPair | None = None,
         init_data: str | None = None,
         devices: Mapping[str, Attester] | None = None,
+        pod_token_file: Path | None = None,
         version: str = VERSION,
         user_agent: str = USER_AGENT,
         timeout: float = TIMEOUT,
@@ -105,6 +111,9 @@ class GuestClient:
         self._connection = Connection(
             base_url, ca_file=ca_file, user_agent=user_agent, timeout=timeout, transport=transport
         )
+        self._pod_token_file = pod_token_file
+        if pod_token_file is not None and not is_private_path(self._connection.base_url):
+            raise ClientMisconfigured("a pod token over plain HTTP could be read on the way: use https://")
 
     def attest(self) -> str:
         """One handshake; the attestation token (a JWT, whose signature is not checked here)."""
@@ -169,13 +178,16 @@ class GuestClient:
         Raises:
             Refused: the broker's last no.
             UnexpectedAnswer: also an answer that is not sealed to this guest's key.
+            ClientMisconfigured: a path that is none, or no pod token in its file.
         """
         target = resource_target(path)
         if token is not None:
-            return self._opened(self._connection.send("GET", target, headers={"Authorization": f"Bearer {token}"}))
+            headers = {"Authorization": f"Bearer {token}", **self._pod_token_header()}
+            return self._opened(self._connection.send("GET", target, headers=headers))
         last: Exception | None = None
         for _ in range(_ROUNDS):
-            response = self._connection.send("GET", target, headers=self._cookie_header())
+            headers = {**self._cookie_header(), **self._pod_token_header()}
+            response = self._connection.send("GET", target, headers=headers)
             if response.status_code != _UNAUTHORIZED:
                 return self._opened(response)
             last = refusal(response)
@@ -232,6 +244,21 @@ class GuestClient:
 
     def _cookie_header(self) -> dict[str, str]:
         return {} if self.cookie is None else {"Cookie": f"{COOKIE}={self.cookie}"}
+
+    def _pod_token_header(self) -> dict[str, str]:
+        if self._pod_token_file is None:
+            return {}
+        try:
+            with self._pod_token_file.open("rb") as file:
+                raw = file.read(POD_TOKEN_SIZE + 2)  # more than one, with a line end, is none
+            token = raw.decode("ascii").strip()
+        except OSError as err:
+            raise ClientMisconfigured(f"{self._pod_token_file}: {err.strerror}") from None
+        except UnicodeDecodeError:
+            token = ""
+        if not 0 < len(token) <= POD_TOKEN_SIZE or len(token.split()) != 1:
+            raise ClientMisconfigured(f"{self._pod_token_file}: no service-account token")
+        return {POD_TOKEN_HEADER: token}
 
 
 def resource_target(path: str) -> str:

@@ -58,6 +58,7 @@ class ReviewedCluster:
 
     Args:
         keep: seconds that a good answer is used, never beyond the token's `exp`. A refusal is not kept.
+        most: answers that are kept, the newest.
         ticks: a monotonic clock in seconds.
 
     Raises:
@@ -72,6 +73,7 @@ class ReviewedCluster:
         server: ApiServer,
         keep: float,
         *,
+        most: int = _MAX_KEPT,
         ticks: Callable[[], float] = monotonic,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -79,6 +81,7 @@ class ReviewedCluster:
         self._expected = expected
         self._server = server
         self._keep = keep
+        self._most = most
         self._ticks = ticks
         self._transport = transport
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
@@ -101,7 +104,7 @@ class ReviewedCluster:
         with self._lock:
             self._kept[digest] = (asked_at + self._keep, claimed)
             self._kept.move_to_end(digest)
-            while len(self._kept) > _MAX_KEPT:
+            while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         return claimed
 
@@ -160,7 +163,9 @@ class ReviewedCluster:
         end = self._ticks() + self._server.timeout
         body = bytearray()
         with self._http().stream("POST", _PATH, content=strict_json.encode(review), headers=headers) as response:
-            for chunk in response.iter_raw():
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise httpx.ReadError("packed")
+            for chunk in response.iter_bytes():
                 body += chunk
                 if len(body) > _MAX_ANSWER or self._ticks() > end:
                     raise httpx.ReadError("too large or too slow")
