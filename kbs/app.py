@@ -195,6 +195,7 @@ def build(
     candidates = Candidates(store, policies)
     inputs = _decision_inputs(data, settings, sealing, stores, clock)
     references = reference_provider(settings.references, data, store, durable=settings.storage.kind != "memory")
+    init_data = InitDataRegister(store, references, clock)
     ring = KeyRing(token_key)
     issuer_name = settings.server.public_url or DEFAULT_ISSUER
     token_life = timedelta(seconds=settings.token.lifetime_seconds)
@@ -211,6 +212,7 @@ def build(
             references,
             verbose_token=settings.attestation.verbose_token,
             staged=candidates,
+            known=init_data,
         ),
         inputs=inputs,
         issuer=TokenIssuer(ring, IssuerSettings(name=issuer_name), clock),
@@ -285,7 +287,7 @@ def build(
                 references=ReferenceRoutes(
                     references, ReferenceUse(policies, engine, inputs, references, clock, shipped), clock
                 ),
-                init_data=InitDataRoutes(InitDataRegister(store, references, clock), find=audit.find, kept=inputs.of),
+                init_data=InitDataRoutes(init_data, find=audit.find, kept=inputs.of),
                 resources=ResourceRoutes(resource) if isinstance(resource, ResourcePlugin) else None,
                 plugins=plugins,
                 service=ServiceRoutes(find=audit.find, revocations=revocations, mint=mint, status=status),

@@ -77,6 +77,8 @@ _CASES: Final = {
 }  # fmt: skip
 _FOLDERS: Final = {Tee.SAMPLE_DEVICE: "sample"}
 _WITH_LOG: Final = (Tee.CSV, Tee.TDX)
+_SOURCE: Final = {"from": "string", "name": "string", "owner": "string", "version": "number"}
+"""Members of `init_data_source` (kbs.attestation.registered)."""
 _OPEN: Final = frozenset({"runtime_data_claims", "init_data_claims", "details", "event", "vm-configuration"})
 _WITHOUT_VERIFIER: Final = (Tee.NVIDIA, Tee.NVIDIA_DPU)
 
@@ -228,6 +230,7 @@ def catalogue(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Every member that occurs below each TEE, and the envelope's."""
     tree: dict[str, Any] = {"init_data": {}, "report_data": {}, "init_data_claims": "*", "runtime_data_claims": "*"}
     tree["protocol_version"] = {}
+    tree["init_data_source"] = {name: {} for name in _SOURCE}
     for tee, variants in documents.items():
         for document in variants.values():
             tree[tee] = _merged(tree.get(tee, {}), _shape(document[tee]))
@@ -257,6 +260,7 @@ def schemas(files: Mapping[str, Any]) -> dict[str, Any]:
     anything: dict[str, Any] = {}
     evidence = dict.fromkeys(("report_data", "init_data", "init_data_claims", "runtime_data_claims"), anything)
     evidence["protocol_version"] = {"type": "string"}
+    evidence["init_data_source"] = _object({name: {"type": kind} for name, kind in _SOURCE.items()})
     tees: dict[str, Any] = {tee.value: anything for tee in _WITHOUT_VERIFIER}
     for tee in Tee:
         for document in files.get(f"{tee}.json", {}).values():

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 
+from kbs.attestation.init_data import parse_init_data
+from kbs.attestation.registered import RegisteredInitData
 from kbs.clock import Clock
 from kbs.errors import MalformedMessage, NameNotAllowed, ReferenceValuesUnavailable, ResourceNotFound, VersionConflict
 from kbs.initdata import annotation
@@ -29,6 +31,7 @@ from rvps.client import ReferenceValueProvider
 from rvps.compute.init_data import NAME as DIGESTS
 
 _NAMESPACE: Final = "init-data"
+_PCR_8: Final = "pcr8"
 _PUBLISHED: Final = "init-data-published"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_OWNER: Final = 128  # characters
@@ -86,6 +89,7 @@ class InitDataRegister:
         self._store = store
         self._references = references
         self._clock = clock
+        self._by_pcr_8: tuple[int, Mapping[str, str]] = (-1, {})  # change token of the store, value → name
         self._lock = Lock()  # workers of one process need not make each other begin anew
 
     def register(
@@ -110,7 +114,7 @@ class InitDataRegister:
         current = 0 if before is None else before.version
         if expected is not None and expected != current:
             raise VersionConflict(f"entry {name} has version {current}")
-        meta = {"owner": owner, "author": author, "time": self._clock().isoformat()}
+        meta = {"owner": owner, "author": author, "time": self._clock().isoformat(), **_pcr_8(document)}
         version = self._store.put(_NAMESPACE, name, raw, meta=meta, expected=current)
         try:
             self._publish(issuer)
@@ -133,7 +137,7 @@ class InitDataRegister:
         try:
             self._publish(issuer)
         except BaseException:
-            meta = {"owner": found.owner, "author": found.author, "time": found.time}
+            meta = {"owner": found.owner, "author": found.author, "time": found.time, **_pcr_8(found.document)}
             with suppress(VersionConflict):  # somebody else has registered one meanwhile
                 self._store.put(_NAMESPACE, name, found.document.raw, meta=meta, expected=0)
             raise
@@ -155,6 +159,21 @@ class InitDataRegister:
         """Every entry by name."""
         found = (self._store.get(_NAMESPACE, entry.key) for entry in self._store.entries(_NAMESPACE))
         return [_opened(record) for record in found if record is not None]
+
+    def of_pcr_8(self, value: str) -> RegisteredInitData | None:
+        """As `kbs.attestation.registered.KnownInitData`; of several with one text the first by name."""
+        token = self._store.change_token()
+        if self._by_pcr_8[0] != token:
+            entries = reversed(self._store.entries(_NAMESPACE))
+            self._by_pcr_8 = (token, {each.meta[_PCR_8]: each.key for each in entries if _PCR_8 in each.meta})
+        name = self._by_pcr_8[1].get(value)
+        record = None if name is None else self._store.get(_NAMESPACE, name)
+        if record is None:
+            return None
+        found = _opened(record)
+        if _pcr_8(found.document).get(_PCR_8) != value:  # the index is not sealed, the text is
+            return None
+        return RegisteredInitData(found.name, found.owner, found.version, parse_init_data(found.document.text))
 
     def approved(self) -> Sequence[Any]:
         """What the reference value holds now."""
@@ -295,6 +314,12 @@ def _nearest(said: Mapping[str, Any], known: Sequence[Registered]) -> list[dict[
         if same:
             found.append({"name": each.name, "owner": each.owner, "same": same, "differs": differs})
     return sorted(found, key=lambda each: (-len(each["same"]), len(each["differs"]), each["name"]))[:_NEAREST]
+
+
+def _pcr_8(document: Document) -> dict[str, str]:
+    """How an entry is found by PCR 8; nothing for digests that no PCR takes."""
+    value = field_values(document.digest)["tpm"]
+    return {} if value is None else {_PCR_8: value}
 
 
 def _check_name(name: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from kbs.attestation.ear import ANNOTATED_EVIDENCE
 from kbs.attestation.model import Json
+from kbs.attestation.registered import SOURCE_MEMBER
 
 OMITTED: Final = "omitted"
 
@@ -95,7 +96,7 @@ def _in_claims(drop: Callable[[_Path, Mapping[str, Any]], dict[str, Any] | None]
     return step
 
 
-_NO_TEES: Final = frozenset({"runtime_data_claims", "init_data_claims", OMITTED})
+_NO_TEES: Final = frozenset({"runtime_data_claims", "init_data_claims", SOURCE_MEMBER, OMITTED})
 _STEPS: Final[tuple[_Step, ...]] = (
     _in_claims(_without, "uefi_event_logs_unverified"),
     _in_claims(_without_octets, "uefi_event_logs"),

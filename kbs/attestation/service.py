@@ -34,6 +34,7 @@ from kbs.attestation.model import (
     Verifier,
     VerifierChallenge,
 )
+from kbs.attestation.registered import MEASURED_IN_PCR_8, SOURCE_MEMBER, KnownInitData, RegisteredInitData
 from kbs.errors import (
     EndorsementsUnavailable,
     EvidenceMalformed,
@@ -82,10 +83,14 @@ class VerificationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """One claim set and the request it answers; every device of a request has one of its own."""
+    """One claim set and the request it answers; every device of a request has one of its own.
+
+    registered: the document behind the measured value, where the guest sent none.
+    """
 
     request: VerificationRequest
     claims: VerifiedClaims
+    registered: RegisteredInitData | None = None
 
 
 @dataclass(slots=True)
@@ -157,6 +162,7 @@ class AttestationService:
         endorsements, engine, policies, references: the ports.
         verbose_token: leave `additional-evidence` in what policies and tokens see.
         staged: candidates to evaluate beside the active policies.
+        known: documents of guests that send none.
     """
 
     def __init__(
@@ -168,6 +174,7 @@ class AttestationService:
         references: ReferenceValues,
         verbose_token: bool = True,
         staged: StagedPolicies | None = None,
+        known: KnownInitData | None = None,
     ) -> None:
         self._verifiers = verifiers
         self._endorsements = endorsements
@@ -176,6 +183,7 @@ class AttestationService:
         self._references = references
         self._verbose_token = verbose_token
         self._staged = staged
+        self._known = known
         self._challenging: Mapping[Tee, ChallengingVerifier] = {
             tee: verifier for tee, verifier in verifiers.items() if isinstance(verifier, ChallengingVerifier)
         }
@@ -204,6 +212,8 @@ class AttestationService:
         if self._engine.blocks:
             return True
         for request in requests:
+            if self._known is not None and request.init_data is None and request.evidence.tee in MEASURED_IN_PCR_8:
+                return True  # the register may be in another machine's database
             try:
                 needs = guarded(request.evidence.tee, self._verifier(request.evidence.tee).needs, request.evidence)
             except KbsError:
@@ -229,7 +239,17 @@ class AttestationService:
 
     def verify(self, requests: Sequence[VerificationRequest], at: datetime) -> Sequence[Verified]:
         """The first half of `attest`: what the verifiers vouch for, before any policy."""
-        return [Verified(request, claims) for request in _ordered(requests) for claims in self._verify(request, at)]
+        return [
+            Verified(request, claims, self._registered(request, claims))
+            for request in _ordered(requests)
+            for claims in self._verify(request, at)
+        ]
+
+    def _registered(self, request: VerificationRequest, claims: VerifiedClaims) -> RegisteredInitData | None:
+        if self._known is None or request.init_data is not None or claims.tee not in MEASURED_IN_PCR_8:
+            return None
+        value = claims.claims.get("init_data")
+        return self._known.of_pcr_8(value) if isinstance(value, str) else None
 
     def appraise(self, verified: Sequence[Verified], references: Snapshot) -> Attested:
         """The second half of `attest`: what the policies make of it, given these reference values."""
@@ -357,7 +377,11 @@ def policy_input(verified: Verified, *, verbose_token: bool = True) -> dict[str,
     document: dict[str, Json] = {}
     if isinstance(own.get("init_data"), str):
         document["init_data"] = own.pop("init_data")
-        document["init_data_claims"] = request.init_data.claims if request.init_data is not None else None
+        known = verified.registered
+        sent = known.document if known is not None and request.init_data is None else request.init_data
+        document["init_data_claims"] = None if sent is None else sent.claims
+        if known is not None:
+            document[SOURCE_MEMBER] = known.source()
     if isinstance(own.get("report_data"), str):
         document["report_data"] = own.pop("report_data")
         runtime_data = request.runtime_data

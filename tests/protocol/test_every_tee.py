@@ -16,6 +16,7 @@ import pytest
 
 from kbs import extensions
 from kbs.attestation.model import Evidence, VerifierOptions
+from kbs.attestation.registered import MEASURED_IN_PCR_8
 from kbs.client.attesters.catalogue import SOFTWARE_ATTESTERS
 from kbs.client.attesters.se import RequestUnreadable
 from kbs.client.tee_keys import TeeKeyPair
@@ -84,6 +85,44 @@ def test_other_init_data_are_refused(house: House, tee: Tee) -> None:
     without = house.handshake(tee)
     document = {"format": "toml", "body": INIT_DATA}
     assert house.outcome(without, body=without.changed(init_data=document)) == "init_data_mismatch"
+
+
+def _register(house: House, name: str, text: str) -> None:
+    document = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    body = json.dumps({"owner": "team-a", "document": document}).encode()
+    answer = house.broker.admin("PUT", f"admin/init-data/{name}", body, token=house.broker.token_for("admin"))
+    assert answer.status == 200, answer.body
+
+
+@pytest.mark.parametrize("tee", [Tee.SNP, Tee.TDX, *sorted(MEASURED_IN_PCR_8)])
+def test_a_guest_that_sends_none_has_the_registered_document_of_its_pcr_8(inside: House, tee: Tee) -> None:
+    """Peer pods (guest-components 6.3): the document was measured, and `init-data` is null."""
+
+    def told(init_data: str | None, sent: Any = None) -> Any:
+        handshake = inside.handshake(tee, init_data=init_data)
+        answer = handshake.attest(body=handshake.changed(init_data=sent))
+        assert answer.status == 200, answer.body
+        return claims_of(answer.json["token"])["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
+
+    unknown = told(INIT_DATA)
+    assert (unknown.get("init_data_claims"), "init_data_source" in unknown) == (None, False)
+    _register(inside, "peer", INIT_DATA)
+    try:
+        known = told(INIT_DATA)
+        if tee in MEASURED_IN_PCR_8:
+            assert known["init_data"] == unknown["init_data"]
+            assert known["init_data_claims"] == {"policy.rego": "package agent_policy"}
+            source = known["init_data_source"]
+            assert (source["from"], source["name"], source["owner"]) == ("register", "peer", "team-a")
+        else:
+            assert "init_data_source" not in known
+            assert known.get("init_data_claims") is None
+        for other in (told(None), told(INIT_DATA, {"format": "toml", "body": INIT_DATA})):
+            assert "init_data_source" not in other  # another value; or the guest's own words, which are measured
+    finally:
+        admin = inside.broker.token_for("admin")
+        assert inside.broker.admin("DELETE", "admin/init-data/peer", token=admin).status == 200
+    assert told(INIT_DATA).get("init_data_claims") is None
 
 
 @pytest.mark.parametrize("tee", TEES)

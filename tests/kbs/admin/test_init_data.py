@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -95,3 +96,46 @@ def test_a_full_register(register: InitDataRegister, monkeypatch: pytest.MonkeyP
 
 def _payload(values: Any) -> str:
     return base64.b64encode(json.dumps(values).encode()).decode()
+
+
+def pcr_8(raw: bytes) -> str:
+    return hashlib.sha256(bytes(32) + hashlib.sha256(raw).digest()).hexdigest()
+
+
+def test_a_document_is_found_by_the_pcr_8_it_leads_to(store: SealedStore, references: ReferenceValueProvider) -> None:
+    register, other = (InitDataRegister(store, references, lambda: AT) for _ in range(2))
+    assert register.of_pcr_8(pcr_8(text(1))) is None
+    for name in ("b", "a"):
+        put(register, name, 1)
+    put(register, "c", 2)
+    for each in (register, other):
+        found = each.of_pcr_8(pcr_8(text(1)))
+        assert found is not None
+        assert found.source() == {"from": "register", "name": "a", "owner": "a team", "version": 1}
+        assert found.document.claims == {"number": "1"}
+        assert each.of_pcr_8("00" * 32) is None
+        assert each.of_pcr_8(hashlib.sha256(text(1)).hexdigest()) is None
+    register.remove("a", issuer="admin:a")
+    put(register, "b", 3)
+    assert other.of_pcr_8(pcr_8(text(1))) is None
+    changed = other.of_pcr_8(pcr_8(text(3)))
+    assert changed is not None
+    assert (changed.name, changed.version) == ("b", 2)
+
+
+def test_a_digest_that_no_pcr_takes_leads_nowhere(register: InitDataRegister) -> None:
+    long = text(1).replace(b"sha256", b"sha384")
+    register.register("long", "a team", long, author="a", issuer="admin:a")
+    digest = hashlib.sha384(long).digest()
+    for cut in (digest, digest[:32]):
+        assert register.of_pcr_8(hashlib.sha256(bytes(32) + cut).hexdigest()) is None
+
+
+def test_an_index_that_was_changed_in_the_database_attaches_nothing(
+    store: SealedStore, references: ReferenceValueProvider
+) -> None:
+    """What is beside a sealed text may be read without the key; the text decides."""
+    register = InitDataRegister(store, references, lambda: AT)
+    put(register, "a", 1)
+    store.put("init-data", "a", text(1), meta={"owner": "x", "author": "x", "time": "x", "pcr8": "11" * 32})
+    assert register.of_pcr_8("11" * 32) is None
