@@ -155,12 +155,13 @@ class SecretState:
 
 @dataclass(frozen=True, slots=True)
 class BrokerResourceStatus:
-    """Conditions: Conflict, Ready."""
+    """Conditions: Conflict, Ready. address: of the broker that it was written to."""
 
     observed_generation: int | None = None
     conditions: tuple[Condition, ...] = ()
     resources: tuple[WrittenResource, ...] = ()
     secret: SecretState | None = None
+    address: str | None = None
 
 
 # --- BrokerPolicy -----------------------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ class ReferenceValueSetSpec:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceValueSetStatus:
-    """Conditions: Accepted, Ready. names: stated from `values`."""
+    """Conditions: Accepted, Expiring (for `values`), Ready. names: stated from `values`. address: of the broker."""
 
     observed_generation: int | None = None
     conditions: tuple[Condition, ...] = ()
@@ -216,6 +217,7 @@ class ReferenceValueSetStatus:
     messages: int | None = None
     names: tuple[str, ...] = ()
     accepted_at: str | None = None
+    address: str | None = None
 
 
 # --- WorkloadProfile --------------------------------------------------------------------------------------------------

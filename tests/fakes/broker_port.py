@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from kbs.client.errors import ClientError, Problem, Unacceptable
+from kbs.client.errors import ClientError, Conflict, Problem, Unacceptable
 from kbs.secret import Secret
 
 
@@ -40,7 +40,8 @@ class FakeBroker:
             if name == path or name.startswith(path + "/")
         }
 
-    def set_resource(self, path: str, value: Secret) -> int:
+    def set_resource(self, path: str, value: Secret, expected: int) -> int:
+        self._expect(expected, self.resources.get(path))
         version = self._write(f"set {path}", path)
         self.resources[path] = (version, value.reveal())
         return version
@@ -54,7 +55,8 @@ class FakeBroker:
         found = self.policies.get((kind, policy_id))
         return None if found is None else (found[0], hashlib.sha256(found[1]).hexdigest())
 
-    def set_policy(self, kind: str, policy_id: str, text: bytes) -> int:
+    def set_policy(self, kind: str, policy_id: str, text: bytes, expected: int) -> int:
+        self._expect(expected, self.policies.get((kind, policy_id)))
         version = self._write(f"policy {kind}/{policy_id}", f"{kind}/{policy_id}")
         if b"broken" in text:
             raise Unacceptable(Problem(422, "PolicyEngineError", "rego_parse_error at 1:1"))
@@ -97,6 +99,11 @@ class FakeBroker:
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+    def _expect(self, version: int, held: tuple[int, bytes] | None) -> None:
+        self._check()
+        if version != (0 if held is None else held[0]):
+            raise Conflict(Problem(409, "VersionConflict", "another version is current"))
 
     def _write(self, what: str, counted: str) -> int:
         self._check()

@@ -43,8 +43,8 @@ class Broker(Protocol):
     def resource_versions(self, path: str) -> Mapping[str, int]:
         """Current versions of the resource `path`, or of all below it, by path. Never their bytes."""
 
-    def set_resource(self, path: str, value: Secret) -> int:
-        """Write a resource; its version."""
+    def set_resource(self, path: str, value: Secret, expected: int) -> int:
+        """Write a resource; its version. expected: the version that must be current, 0 for none; else `Conflict`."""
 
     def delete_resource(self, path: str) -> None:
         """Remove a resource with all versions; one that is not there is fine."""
@@ -52,8 +52,8 @@ class Broker(Protocol):
     def policy(self, kind: str, policy_id: str) -> tuple[int, str] | None:
         """Version and SHA-256 (hex) of the active text."""
 
-    def set_policy(self, kind: str, policy_id: str, text: bytes) -> int:
-        """Make a text active; its version."""
+    def set_policy(self, kind: str, policy_id: str, text: bytes, expected: int) -> int:
+        """Make a text active; its version. expected: as for resources."""
 
     def remove_policy(self, kind: str, policy_id: str) -> None:
         """Leave a scope without a policy; one that is not there is fine."""
@@ -151,9 +151,9 @@ class AdminBroker:
         found = self._admin.resources(path)
         return {each.name: each.version for each in found if each.name == path or each.name.startswith(f"{path}/")}
 
-    def set_resource(self, path: str, value: Secret) -> int:
+    def set_resource(self, path: str, value: Secret, expected: int) -> int:
         """As `Broker.set_resource`."""
-        version = self._admin.set_resource(path, value.reveal())
+        version = self._admin.set_resource(path, value.reveal(), expected=expected)
         if version is None:
             raise UnexpectedAnswer("the broker does not tell the version of a resource")
         return version
@@ -176,9 +176,10 @@ class AdminBroker:
             raise UnexpectedAnswer("a policy without version or digest")
         return version, digest
 
-    def set_policy(self, kind: str, policy_id: str, text: bytes) -> int:
+    def set_policy(self, kind: str, policy_id: str, text: bytes, expected: int) -> int:
         """As `Broker.set_policy`."""
-        version = self._policies.set(kind, policy_id, text, reason="set by the Kubernetes controller")
+        reason = "set by the Kubernetes controller"
+        version = self._policies.set(kind, policy_id, text, reason=reason, expected=expected)
         if version is None:
             raise UnexpectedAnswer("the broker does not tell the version of a policy")
         return version

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from kbs.client.errors import ClientMisconfigured
 from kbs.k8s.controller.broker import AdminBroker, Broker
 from kbs.k8s.controller.cache import Snapshot
+from kbs.k8s.controller.fence import Fenced, MayAct
 from kbs.k8s.controller.sources import Sources, Unmet
 from kbs.k8s.model import KeyBroker, KeyBrokerSpec, Resource, is_true
 from kbs.secret import Secret
@@ -40,11 +41,15 @@ class Brokers:
 
     What a connection was made of is remembered as a MAC under a key of this process, so that the token is kept in one
     place only.
+
+    Args:
+        may_act: asked before each change of a broker.
     """
 
-    def __init__(self, sources: Sources, connect: Connect) -> None:
+    def __init__(self, sources: Sources, connect: Connect, may_act: MayAct) -> None:
         self._sources = sources
         self._connect = connect
+        self._may_act = may_act
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._open: dict[tuple[str, str], tuple[bytes, Broker]] = {}
@@ -65,7 +70,7 @@ class Brokers:
             if known is not None and hmac.compare_digest(known[0], mark):
                 return known[1]
         try:
-            made = self._connect(access)
+            made = Fenced(self._connect(access), self._may_act)
         except ClientMisconfigured as err:
             raise Unmet("Misconfigured", str(err)) from None
         with self._lock:

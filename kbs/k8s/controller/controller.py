@@ -16,6 +16,7 @@ from kbs.k8s.api import OURS, Api, ApiConflict, ApiError, ApiKind, Object
 from kbs.k8s.controller.brokers import Brokers, Connect
 from kbs.k8s.controller.cache import AnyResource, Cache, broker_ref, references
 from kbs.k8s.controller.election import RETRY, Election
+from kbs.k8s.controller.fence import NoLongerLeads
 from kbs.k8s.controller.health import Health
 from kbs.k8s.controller.kinds import BY_NAME
 from kbs.k8s.controller.looking import Looker, Next
@@ -74,12 +75,13 @@ class Controller:
         self._cache = Cache()
         self._queue = Queue(seconds)
         sources = Sources(api)
-        self._brokers = Brokers(sources, connect)
-        notes = Notes(api, clock, seconds)
-        self._looker = Looker(api, self._cache, self._brokers, sources, notes, health, clock)
         self._election = Election(
             api, options.lease_namespace, options.lease_name, identity, clock=clock, seconds=seconds
         )
+        may_act = self._election.is_leader
+        self._brokers = Brokers(sources, connect, may_act)
+        notes = Notes(api, clock, seconds)
+        self._looker = Looker(api, self._cache, self._brokers, sources, notes, health, clock, may_act)
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._contents: dict[tuple[ApiKind, str], Watching] = {}
@@ -163,6 +165,9 @@ class Controller:
         before = self._cache.snapshot().objects.get(key)
         try:
             found = self._looker.look(key, self._unwatched(key))
+        except NoLongerLeads:
+            self._health.looks.labels(key.kind, "overtaken").inc()
+            return Next(failed=True)
         except ApiConflict:
             self._health.looks.labels(key.kind, "conflict").inc()
             return Next(failed=True)

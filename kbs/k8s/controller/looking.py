@@ -12,6 +12,7 @@ from kbs.k8s.api import OURS, Api, ApiConflict, ApiError, ApiNotFound
 from kbs.k8s.controller.brokers import Brokers
 from kbs.k8s.controller.cache import AnyResource, Cache, broker_ref
 from kbs.k8s.controller.conditions import Finding, merged
+from kbs.k8s.controller.fence import MayAct, require
 from kbs.k8s.controller.health import Health
 from kbs.k8s.controller.kinds import BY_NAME, RECONCILE, REMOVE, is_held
 from kbs.k8s.controller.marks import Marks
@@ -45,9 +46,18 @@ class Looker:
     """Looks at objects. Safe from several threads, one per key."""
 
     def __init__(
-        self, api: Api, cache: Cache, brokers: Brokers, sources: Sources, notes: Notes, health: Health, clock: Clock
+        self,
+        api: Api,
+        cache: Cache,
+        brokers: Brokers,
+        sources: Sources,
+        notes: Notes,
+        health: Health,
+        clock: Clock,
+        may_act: MayAct,
     ) -> None:
         self._api = api
+        self._may_act = may_act
         self._cache = cache
         self._brokers = brokers
         self._sources = sources
@@ -60,7 +70,7 @@ class Looker:
         """Bring one object's broker to what the object says. extra: to be said besides.
 
         Raises:
-            ApiError: what came of it could not be written down.
+            ApiError: what came of it could not be written down. NoLongerLeads: another process acts by now.
         """
         snapshot = self._cache.snapshot()
         resource = snapshot.objects.get(key)
@@ -122,7 +132,8 @@ class Looker:
         if before == after:
             return
         gone: dict[str, Any] = dict.fromkeys(before.keys() - after.keys())
-        body = {"metadata": {"uid": resource.meta.uid}, "status": {**gone, **after}}
+        meta = {"uid": resource.meta.uid, "resourceVersion": resource.meta.resource_version}
+        body = {"metadata": meta, "status": {**gone, **after}}  # lists are replaced: only over what was seen
         self._patched(key, resource, body, "status", "status")
 
     def _patched(
@@ -133,6 +144,7 @@ class Looker:
         Raises:
             ApiConflict: somebody else changed it. ApiError: it could not be done.
         """
+        require(self._may_act)
         trouble = f"write {what} of {OURS[key.kind].label} in {key.namespace}"
         try:
             raw = self._api.patch(OURS[key.kind], key.namespace, key.name, body, subresource=subresource)

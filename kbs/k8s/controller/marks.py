@@ -14,7 +14,7 @@ from kbs.secret import Secret
 
 
 class Marks:
-    """What this process wrote where. Safe from several threads."""
+    """What this process wrote where. Safe from several threads. broker: which KeyBroker, and its address."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)

@@ -65,7 +65,7 @@ def reconcile(key: Key, resource: BrokerPolicy, surroundings: Surroundings) -> O
             status = replace(status, version=active[0], digest=digest, refused=None)
         elif is_to_be_set(digest, active, before, generation):
             status = replace(status, refused=digest)  # until it is taken
-            version = broker.set_policy(spec.kind, spec.policy_id, text)
+            version = broker.set_policy(spec.kind, spec.policy_id, text, 0 if active is None else active[0])
             status = replace(status, version=version, digest=digest, refused=None)
             progress.say("Activated", f"{spec.kind} policy {spec.policy_id} version {version}")
         if status.refused is None:

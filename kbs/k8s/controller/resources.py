@@ -130,7 +130,7 @@ def reconcile(key: Key, resource: BrokerResource, surroundings: Surroundings) ->
             raise Unmet("PathTaken", conflict.message)
         found, broker = broker_of(resource, surroundings)
         secret = surroundings.sources.secret(resource.meta.namespace, resource.spec.secret_ref.name)
-        status = _apply(resource, secret, found.meta.key, broker, surroundings, progress)
+        status = _apply(resource, secret, found.spec.url, broker, surroundings, progress)
         message = f"{len(status.resources)} resource(s) as the Secret has them"
         ready = Finding("Ready", True, "Synced", message)
         outcome = Outcome(status)
@@ -166,7 +166,7 @@ def remove(key: Key, resource: BrokerResource, surroundings: Surroundings) -> Re
     found, broker = broker_of(resource, surroundings)
     for path in paths:
         broker.delete_resource(path)
-        surroundings.marks.forget(found.meta.key, path)
+        surroundings.marks.forget(("/".join(found.meta.key), found.spec.url), path)
     return Removal(True, (Note("Normal", "Removed", f"removed at the broker: {', '.join(paths)}"),))
 
 
@@ -183,7 +183,7 @@ class _Partly(Exception):
 def _apply(
     resource: BrokerResource,
     secret: SecretContent,
-    at: tuple[str, str],
+    address: str,
     broker: Broker,
     surroundings: Surroundings,
     progress: Progress,
@@ -191,21 +191,27 @@ def _apply(
     spec, status, marks, mine = resource.spec, resource.status, surroundings.marks, written(resource)
     values = wanted(spec, secret)
     before = {each.path: each.version for each in mine}
-    same = status.secret == secret.state and status.observed_generation == resource.meta.generation
+    at = ("/".join(broker_ref(resource) or ()), address)
+    same = (
+        status.secret == secret.state
+        and status.observed_generation == resource.meta.generation
+        and status.address in (None, address)  # versions of another broker say nothing about this one
+    )
     known = {
         path: marks.version_of(at, path, value) or (before.get(path) if same else None)
         for path, value in values.items()
     }
+    held = broker.resource_versions(spec.path)
     steps = plan(
         known,
-        broker.resource_versions(spec.path),
+        held,
         mine,
         delete=spec.deletion_policy is DeletionPolicy.DELETE,
     )
     now_held = {each.path: each.version for each in (*mine, *steps.keep)}
     try:
         for path in steps.write:
-            now_held[path] = broker.set_resource(path, values[path])
+            now_held[path] = broker.set_resource(path, values[path], held.get(path, 0))
             marks.remember(at, path, now_held[path], values[path])
             progress.say("Written", f"{path} version {now_held[path]}")
         for path in steps.delete:
@@ -215,7 +221,8 @@ def _apply(
             del now_held[path]
     except Stopped as err:
         raise _Partly(err, _listed(now_held)) from None
-    return replace(status, resources=_listed({path: now_held[path] for path in values}), secret=secret.state)
+    resources = _listed({path: now_held[path] for path in values})
+    return replace(status, resources=resources, secret=secret.state, address=address)
 
 
 def _listed(held: Mapping[str, int]) -> tuple[WrittenResource, ...]:

@@ -10,7 +10,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from kbs import strict_json
 from kbs.errors import KbsError
@@ -32,6 +33,13 @@ from kbs.k8s.documents import moment
 from kbs.k8s.model import DeletionPolicy, ReferenceValueSet, ReferenceValueSetSpec, ReferenceValueSetStatus
 
 
+USUAL_LIFE: Final = timedelta(days=365)
+"""How long values are good that were stated without an end; the broker's own figure."""
+
+NOTICE: Final = timedelta(days=30)
+"""How long before that end the object says so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be sent: messages, or values. digest: SHA-256 (hex) of it, or of the state of the Secret it is in."""
@@ -47,20 +55,25 @@ def reconcile(key: Key, resource: ReferenceValueSet, surroundings: Surroundings)
     del key
     before, generation = resource.status, resource.meta.generation
     progress = Progress()
-    status, failed, pause = before, False, 0.0
+    status, failed, pause, expiring = before, False, 0.0, None
     try:
-        _, broker = broker_of(resource, surroundings)
+        key_broker, broker = broker_of(resource, surroundings)
+        address = key_broker.spec.url
+        same = before.address in (None, address)
         found = wanted(resource, surroundings)
-        if before.digest == found.digest:
+        if same and before.digest == found.digest:
             accepted = Finding("Accepted", True, "Accepted", _count(before))
-            status = replace(before, refused=None)
-        elif before.refused == found.digest and before.observed_generation == generation:
+            status = replace(before, refused=None, address=address)
+        elif same and before.refused == found.digest and before.observed_generation == generation:
             raise _Again(before)
         else:
             status = replace(before, refused=found.digest)
-            status = _send(found, before, broker, surroundings, progress)
+            status = replace(_send(found, before, broker, surroundings, progress), address=address)
             accepted = Finding("Accepted", True, "Accepted", _count(status))
         ready = replace(accepted, type="Ready")
+        expiring = _expiring(resource.spec, status, surroundings.now)
+        if expiring is not None and expiring.reason == "Ended":
+            ready = Finding("Ready", False, expiring.reason, expiring.message)
     except _Again as err:
         accepted = Finding("Accepted", False, "Refused", err.message)
         ready = replace(accepted, type="Ready")
@@ -75,8 +88,15 @@ def reconcile(key: Key, resource: ReferenceValueSet, surroundings: Surroundings)
     status = replace(
         status,
         observed_generation=generation,
-        conditions=merged(before.conditions, (accepted, ready), generation, surroundings.now),
+        conditions=merged(
+            before.conditions,
+            (accepted, ready) if expiring is None else (accepted, expiring, ready),
+            generation,
+            surroundings.now,
+        ),
     )
+    if expiring is not None and expiring.status:
+        progress.warn(expiring.reason, expiring.message)
     return Outcome(status, tuple(progress.notes), failed=failed, pause=pause)
 
 
@@ -184,6 +204,18 @@ class _Again(Exception):
         super().__init__("refused before")
         standing = next((each for each in before.conditions if each.type == "Accepted"), None)
         self.message = "the broker refused it" if standing is None else standing.message
+
+
+def _expiring(spec: ReferenceValueSetSpec, status: ReferenceValueSetStatus, now: datetime) -> Finding | None:
+    """Whether values end soon: they are not stated again by themselves, and without them nobody attests."""
+    if not status.names or status.accepted_at is None:
+        return None
+    end = moment(status.accepted_at) + USUAL_LIFE if spec.expires is None else moment(spec.expires)
+    if now >= end:
+        return Finding("Expiring", True, "Ended", f"the values ended at {timestamp(end)}: change the object")
+    if now >= end - NOTICE:
+        return Finding("Expiring", True, "EndsSoon", f"the values end at {timestamp(end)}: change the object before")
+    return Finding("Expiring", False, "Lasting", f"until {timestamp(end)}")
 
 
 def _count(status: ReferenceValueSetStatus) -> str:

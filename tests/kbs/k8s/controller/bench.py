@@ -32,6 +32,7 @@ class Bench:
         self.api = FakeApi()
         self.broker = FakeBroker()
         self.connections: list[Access] = []
+        self.leads = True
         self.now = datetime(2026, 11, 21, 12, tzinfo=UTC)
         self.restart()
 
@@ -41,9 +42,11 @@ class Bench:
         self.cache = Cache()
         self.health = Health("test")
         sources = Sources(self.api)
-        self.brokers = Brokers(sources, self._connect)
+        self.brokers = Brokers(sources, self._connect, lambda: self.leads)
         notes = Notes(self.api, lambda: self.now, lambda: self.seconds)
-        self.looker = Looker(self.api, self.cache, self.brokers, sources, notes, self.health, lambda: self.now)
+        self.looker = Looker(
+            self.api, self.cache, self.brokers, sources, notes, self.health, lambda: self.now, lambda: self.leads
+        )
 
     def _connect(self, access: Access) -> FakeBroker:
         self.connections.append(access)

@@ -219,6 +219,37 @@ def test_values_are_stated_once_and_withdrawn_ones_stay_away(bench: Bench) -> No
     assert not bench.exists("ReferenceValueSet", "v")
 
 
+def test_values_say_before_they_end(bench: Bench) -> None:
+    """They are not stated again by themselves, so nobody must be surprised."""
+    bench.broker_ready()
+    bench.apply("ReferenceValueSet", "v", _values(a=["1"]))
+    for days, expiring, ready in (
+        (0, ("False", "Lasting"), ("True", "Accepted")),
+        (334, ("False", "Lasting"), ("True", "Accepted")),
+        (2, ("True", "EndsSoon"), ("True", "Accepted")),
+        (30, ("True", "Ended"), ("False", "Ended")),
+    ):
+        bench.pass_time(days=days)
+        bench.look("ReferenceValueSet", "v")
+        assert bench.said("ReferenceValueSet", "v", "Expiring") == expiring
+        assert bench.said("ReferenceValueSet", "v") == ready
+    assert {("ReferenceValueSet", "EndsSoon"), ("ReferenceValueSet", "Ended")} <= set(bench.events())
+    bench.apply("ReferenceValueSet", "v", {**_values(a=["1"]), "expires": "2029-01-01T00:00:00Z"})
+    bench.look("ReferenceValueSet", "v")
+    assert bench.said("ReferenceValueSet", "v", "Expiring") == ("False", "Lasting")
+    assert bench.said("ReferenceValueSet", "v") == ("True", "Accepted")
+
+
+def test_values_go_to_another_broker_too(bench: Bench) -> None:
+    bench.broker_ready()
+    bench.apply("ReferenceValueSet", "v", _values(a=["1"]))
+    bench.look("ReferenceValueSet", "v")
+    bench.broker.values.clear()
+    bench.broker_ready(url="https://another.example")
+    bench.look("ReferenceValueSet", "v")
+    assert bench.broker.values == {"a": ["1"]}
+
+
 @pytest.mark.parametrize("where", ["statementConfigMapRef", "statementSecretRef"])
 def test_signed_messages_go_as_they_are(bench: Bench, where: str) -> None:
     bench.broker_ready()

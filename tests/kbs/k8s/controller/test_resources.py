@@ -69,6 +69,20 @@ def test_a_changed_secret_is_written_and_nothing_else(bench: Bench) -> None:
     assert bench.broker.writes == ["set team/db/a", "set team/db/b", "set team/db/b"]
 
 
+@pytest.mark.parametrize("anew", [False, True], ids=["same process", "new process"])
+def test_what_another_broker_has_under_the_same_version_is_not_taken_for_ours(bench: Bench, *, anew: bool) -> None:
+    bench.broker_ready()
+    bench.secret("db", {"pw": SECRET})
+    bench.apply("BrokerResource", "r", _one())
+    bench.look("BrokerResource", "r")
+    if anew:
+        bench.restart()
+    bench.broker.resources["team/db/password"] = (1, b"of the other broker")
+    bench.broker_ready(url="https://another.example")
+    bench.look("BrokerResource", "r")
+    assert bench.broker.resources["team/db/password"] == (2, SECRET)
+
+
 def test_a_label_on_the_secret_writes_nothing(bench: Bench) -> None:
     bench.broker_ready()
     bench.secret("db", {"pw": SECRET})
@@ -272,10 +286,10 @@ def test_stopped_in_the_middle(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     bench.apply("BrokerResource", "r", _whole())
     write = bench.broker.set_resource
 
-    def second_fails(path: str, value: Any) -> int:
+    def second_fails(path: str, value: Any, expected: int) -> int:
         if path.endswith("/b"):
             raise AdminRefused(Problem(403, "AdminAuthAccess", "no permission"))
-        return write(path, value)
+        return write(path, value, expected)
 
     with monkeypatch.context() as patched:
         patched.setattr(bench.broker, "set_resource", second_fails)
