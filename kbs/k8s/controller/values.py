@@ -32,7 +32,6 @@ from kbs.k8s.controller.sources import Unmet
 from kbs.k8s.documents import moment
 from kbs.k8s.model import DeletionPolicy, ReferenceValueSet, ReferenceValueSetSpec, ReferenceValueSetStatus
 
-
 USUAL_LIFE: Final = timedelta(days=365)
 """How long values are good that were stated without an end; the broker's own figure."""
 

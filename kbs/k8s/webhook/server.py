@@ -6,6 +6,7 @@ One process, for all of it has to know the same profiles; a second one is a seco
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 import threading
 import time
@@ -88,18 +89,36 @@ class WebhookApplication(BaseApplication):  # type: ignore[misc]
 
 
 class PatientSocket(ssl.SSLSocket):
-    """Waits for a peer no longer than an API server waits for us: else a few that say nothing hold all threads."""
+    """Waits for a peer no longer than an API server waits for us: else a few that say nothing, or one byte now and then,
+    hold all threads.
+    """
 
-    patience = 5.0  # seconds
+    patience = 5.0  # seconds, for a handshake and for a whole request
+    _until = math.inf
 
     def do_handshake(self, block: bool = False) -> None:
         """Bounded, too: gunicorn makes it in a thread of its pool."""
         self.settimeout(self.patience)
         super().do_handshake(block)
+        self._until = time.monotonic() + self.patience
 
     def setblocking(self, flag: bool) -> None:
         """gunicorn asks for a socket that blocks before it reads a request."""
         self.settimeout(self.patience if flag else 0.0)
+        self._until = time.monotonic() + self.patience
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """Of the time for the whole request, what is left."""
+        if self.gettimeout() == 0.0:
+            return super().recv(buflen, flags)
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request takes too long")
+        self.settimeout(min(left, self.patience))
+        try:
+            return super().recv(buflen, flags)
+        finally:
+            self.settimeout(self.patience)  # for the answer
 
 
 def follow(served: ServedCertificate, metrics: Metrics) -> None:

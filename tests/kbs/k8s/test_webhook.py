@@ -452,6 +452,32 @@ def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.
                     served.recv(1)
 
 
+def test_who_says_a_byte_now_and_then_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is for the whole request, and a next one has its own."""
+    now = [100.0]
+    monkeypatch.setattr("kbs.k8s.webhook.server.time.monotonic", lambda: now[0])
+    make_tls(tmp_path, [], datetime.now(UTC))
+    context = load(tmp_path / "server.pem", tmp_path / "server.key").context
+    context.sslsocket_class = PatientSocket
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    here, there = socket.socketpair()
+    with ThreadPoolExecutor(1) as pool:
+        connecting = pool.submit(trusting.wrap_socket, there, server_hostname="localhost")
+        with context.wrap_socket(here, server_side=True, do_handshake_on_connect=False) as served:
+            served.do_handshake()
+            with connecting.result(10) as client:
+                client.sendall(b"POST /mutate")
+                for expected in (b"P", b"O"):
+                    assert served.recv(1) == expected
+                    now[0] += 3
+                with pytest.raises(TimeoutError):
+                    served.recv(1)
+                served.setblocking(True)
+                assert served.recv(1) == b"S"
+                served.setblocking(False)
+                assert served.recv(1) == b"T"
+
+
 def test_the_label_is_the_one_of_the_configurations() -> None:
     text = (Path(__file__).parents[3] / "k8s/webhook/configurations.yaml").read_text()
     assert text.count(f"key: {PROFILE_LABEL},") == 2
