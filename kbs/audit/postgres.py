@@ -58,6 +58,13 @@ _WAY_OUT: Final = (
 )
 
 
+class _Lapsed(AuditUnavailable):
+    """The connection ended before we could commit: we stood still for too long, or it broke. Nothing was recorded."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("the audit log takes no records", operator_detail=detail)
+
+
 class PostgresAuditLog:
     """`kbs.audit.model.Log` in a database."""
 
@@ -206,7 +213,13 @@ class PostgresAuditLog:
                 raise unavailable("the audit log was closed")
             if self._fault is not None:
                 raise unavailable(self._fault)
-            self._tail = self._believe(lambda: self._use(lambda db: self._append(db, decisions, bodies)))
+            try:
+                self._tail = self._appended(decisions, bodies)
+            except _Lapsed:  # nothing of it was committed
+                self._tail = self._appended(decisions, bodies)
+
+    def _appended(self, decisions: list[str], bodies: list[bytes]) -> Tail:
+        return self._believe(lambda: self._use(lambda db: self._append(db, decisions, bodies)))
 
     def _append(self, db: Connection, decisions: list[str], bodies: list[bytes]) -> Tail:
         """Append where the log ended last time, in one statement; if others went on since then, where it ends now.
@@ -224,13 +237,17 @@ class PostgresAuditLog:
             return self._append_locked(db, decisions, bodies)
         except psycopg.errors.UniqueViolation:
             raise WentBack("the log has records beyond its tail: the tail was set back") from None
-
     def _append_locked(self, db: Connection, decisions: list[str], bodies: list[bytes]) -> Tail:
         cursor = db.execute(f"BEGIN; {LOCK_TAIL}", prepare=False)
         cursor.nextset()
         tail = self._tail_in(cursor.fetchone(), self._tail.end, self._tail)
         after, added = tail.extended(bodies, self._clock(), self._signer)
-        done = advance(db, tail, after, decisions, added)
+        try:
+            done = advance(db, tail, after, decisions, added)
+        except psycopg.Error as err:
+            if not db.closed or db.is_silent:
+                raise
+            raise _Lapsed(f"the audit log's tail was taken away: {err}") from err
         db.execute("COMMIT")
         if not done:
             raise unavailable("the audit log's tail is not what it was a moment ago")

@@ -21,7 +21,7 @@ from typing import Any, Final
 from gunicorn.asgi.protocol import ASGIProtocol, _get_cached_date_header, _get_cached_status_line
 from gunicorn.workers.gasgi import ASGIWorker
 
-from kbs.errors import ConfigInvalid
+from kbs.errors import ConfigInvalid, KbsError
 from kbs.web.asgi import BrokerAsgi
 from kbs.web.certificate import ServedCertificate
 from kbs.web.leaving import Leaving
@@ -206,6 +206,25 @@ class BrokerWorker(ASGIWorker):  # type: ignore[misc]
         self.connections: set[BrokerProtocol] = set()
         self._told = asyncio.Event()
         self._certificate: ServedCertificate | None = None
+
+    def load_wsgi(self) -> None:
+        """Wire the broker. While that cannot be done, as when the database is down, wait: gunicorn would take a worker
+        that fails to begin for a reason to end all others.
+        """
+        said = ""
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            try:
+                super().load_wsgi()
+            except KbsError as err:
+                problem = err.operator_detail or str(err)
+                if problem != said:
+                    said = problem
+                    _LOG.error("a worker cannot begin yet", extra={"members": {"problem": problem}})
+                self.loop.run_until_complete(asyncio.sleep(_SWEEP_SECONDS))  # signals come in meanwhile
+            else:
+                return
+        raise SystemExit(0)
 
     def handle_exit_signal(self) -> None:
         """SIGTERM: answers say from now on that their connection ends."""

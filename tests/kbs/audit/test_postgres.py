@@ -412,3 +412,30 @@ def test_the_heads_of_a_generation_are_bound_to_the_last_line(shared: Shared) ->
     log.append([event(1)])
     assert json.loads(json.dumps(list(log.records())[1]))["prev"] == note[3].removeprefix("last ")
     assert record["n"] == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_who_loses_the_tail_before_it_commits_begins_again_once(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As when it stands still for too long; the server has rolled back then whatever was written."""
+    log = shared.open("a")
+    log.append([event(0)])
+    left = times
+
+    def clock() -> datetime:
+        nonlocal left
+        if left:
+            left -= 1
+            shared.run("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE state LIKE '%transaction'")
+        return NOW
+
+    monkeypatch.setattr(log, "_clock", clock)
+    log._in_company = 10
+    if times == 1:
+        log.append([event(1)])
+    else:
+        assert "was taken away" in refused(lambda: log.append([event(1)]))
+        log.append([event(1)])
+    assert [record["decision"] for record in log.records()] == [event(0).decision, event(1).decision]
+    assert shared.codes("a") == []
