@@ -23,6 +23,7 @@ from kbs.k8s.migrate.model import MEANINGS
 from kbs.k8s.migrate.output import files_of
 from kbs.k8s.migrate.policies import PolicyJudge
 from kbs.k8s.migrate.report import document, markdown, steps_of
+from kbs.k8s.migrate.sources import DOMAIN
 from kbs.policy.wasm import WasmEngine
 from rvps.model import Snapshot
 
@@ -48,6 +49,13 @@ _COLOURS: Final[Mapping[Verdict, str]] = {
 }
 
 
+def _namespace(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    del context, parameter
+    if value is not None and not DOMAIN.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is no name of a namespace")
+    return value
+
+
 @click.command("migrate", short_help="A Trustee installation as one of ours, with a report of differences.")
 @click.option(
     "--from",
@@ -56,7 +64,9 @@ _COLOURS: Final[Mapping[Verdict, str]] = {
     type=click.Path(exists=True, path_type=Path),
     help="A file of `kubectl get -o yaml`, a settings file, or a folder of them; repeatable.",
 )
-@click.option("--from-namespace", help="In place of files: the namespace of the old broker, in a cluster.")
+@click.option(
+    "--from-namespace", callback=_namespace, help="In place of files: the namespace of the old broker, in a cluster."
+)
 @click.option(
     "--kubeconfig",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -64,7 +74,12 @@ _COLOURS: Final[Mapping[Verdict, str]] = {
 )
 @click.option("--context", help="Of the kubeconfig.")
 @click.option("--out", type=click.Path(path_type=Path), help="New folder. Without it only the report is shown.")
-@click.option("--namespace", "-n", help="Of the new broker. Default: that of the old one, whose Secrets it can use.")
+@click.option(
+    "--namespace",
+    "-n",
+    callback=_namespace,
+    help="Of the new broker. Default: that of the old one, whose Secrets it can use.",
+)
 @click.option("--tee", "tees", multiple=True, type=click.Choice(_TEES), help="TEE to accept; repeatable.")
 @click.option(
     "--manifests",

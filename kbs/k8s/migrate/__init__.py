@@ -26,6 +26,7 @@ from kbs.k8s.migrate.verifier import read_attestation, read_provider, read_verif
 __all__ = ["Draft", "Entry", "Given", "Question", "Verdict", "migrate"]
 
 _TEES: Final = ("snp", "tdx")
+_NAMES: Final = ("StatefulSet/kbs", "Service/kbs", "Service/kbs-admin", "Service/kbs-metrics")
 _SETTINGS: Final = (".toml", ".json", ".yaml", ".yml")
 
 
@@ -177,6 +178,10 @@ def _account_for_the_rest(reading: Reading) -> None:
                 reading.draft.note(f"{kind}/{name}", "", Verdict.NOT_NEEDED, why)
 
 
+def _is_named(document: Object, name: str) -> bool:
+    return f"{document['kind']}/{sources.name_of(document)}" == name
+
+
 def _last_steps(reading: Reading) -> None:
     draft, found = reading.draft, reading.found
     draft.steps.append(
@@ -189,6 +194,14 @@ def _last_steps(reading: Reading) -> None:
         draft.steps.append("Policies in `not-taken/` are not in force; the strict defaults are.")
     if any(each["kind"] == "ReferenceValueSet" for each in draft.objects):
         draft.steps.append("Have reference values signed by their publishers in future: docs/reference-values/.")
+    same = [name for name in _NAMES if any(_is_named(each, name) for each in (*found.workloads, *found.services))]
+    if same and found.namespace == draft.namespace:
+        why = (
+            f"{' and '.join(same)} of the old installation have the names of ours: install into another namespace "
+            "(--namespace), or remove the old one first"
+        )
+        draft.note("", "names", Verdict.BY_HAND, why)
+        draft.steps.insert(0, f"Before anything is applied: {why}.")
     foreign = {name for kind, name in found.used if kind == "Secret"}
     if foreign and found.namespace is not None and found.namespace != draft.namespace:
         draft.steps.insert(

@@ -264,5 +264,5 @@ def read_services(reading: Reading) -> None:
         kind = spec.get("type")
         if kind in ("NodePort", "LoadBalancer") and reading.draft.service_type is None:
             reading.draft.service_type = str(kind)
-        why = "guests call this name: it is in the new certificate (see the steps)"
+        why = "guests call this name: see the steps"
         reading.draft.note(f"Service/{name}", "", Verdict.OURS, why, "Service kbs")

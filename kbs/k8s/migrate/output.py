@@ -66,6 +66,9 @@ def files_of(draft: Draft, manifests: str) -> dict[str, bytes]:
         "objects/kustomization.yaml": _yaml(_objects(draft)),
         "objects/broker.yaml": _yaml(key_broker(draft)),
     }
+    switched = [_service(draft, host) for host in draft.hosts if host != "kbs"]
+    if switched:
+        found["switch.yaml"] = b"".join(b"---\n" + _yaml(each) for each in switched)
     for name, content in draft.public_files.items():
         found[f"files/{name}"] = content
     by_kind: dict[str, list[dict[str, Any]]] = {}
@@ -171,6 +174,20 @@ def _service_patches(draft: Draft) -> list[dict[str, Any]]:
         return []
     metadata = {"name": "kbs", "namespace": "kbs"}
     return [{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"type": draft.service_type}}]
+
+
+def _service(draft: Draft, name: str) -> dict[str, Any]:
+    """The old broker's Service in front of the new one: for the day of the switch, and no part of the kustomization."""
+    labels = {"app.kubernetes.io/name": "kbs", "app.kubernetes.io/component": "broker"}
+    spec: dict[str, Any] = {"selector": labels, "ports": [{"name": "guest", "port": 8080, "targetPort": "guest"}]}
+    if draft.service_type is not None:
+        spec = {"type": draft.service_type, **spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": draft.namespace},
+        "spec": spec,
+    }
 
 
 def _objects(draft: Draft) -> dict[str, Any]:

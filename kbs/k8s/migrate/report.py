@@ -30,6 +30,11 @@ def steps_of(draft: Draft, folder: str) -> list[str]:
         f"kubectl apply --server-side -k {folder}/objects",
         f"kubectl get kbs --namespace {namespace}   # until all are Ready",
     ]
+    if [host for host in draft.hosts if host != "kbs"]:
+        found.append(
+            f"kubectl replace --force --filename {folder}/switch.yaml   # guests that call the old Service come to the "
+            "new broker; first delete what would put the old one back (KbsConfig, Helm release)"
+        )
     return found + draft.steps
 
 
