@@ -43,7 +43,7 @@ from kbs.audit.gate import GroupCommit
 from kbs.audit.log import AuditLog
 from kbs.audit.model import ORIGIN, Log
 from kbs.clock import Clock, system_clock
-from kbs.config import PolicySettings, Settings, TrustedIssuerSettings, port_of
+from kbs.config import KeySettings, PolicySettings, Settings, TrustedIssuerSettings, port_of
 from kbs.errors import ConfigInvalid
 from kbs.handshake.cookie import CookieSealer
 from kbs.handshake.service import Handshakes
@@ -69,7 +69,7 @@ from kbs.storage.sealed import SealedStore, SealingKeys, read_key
 from kbs.tokens.acceptor import TokenAcceptor
 from kbs.tokens.chain import load_trust_store
 from kbs.tokens.issuer import IssuerSettings, TokenIssuer
-from kbs.tokens.keys import KeyRing, SigningKey, load_signing_key, load_token_key
+from kbs.tokens.keys import KeyRing, SigningKey, VerifyingKey, load_signing_key, load_token_key, load_verifying_keys
 from kbs.tokens.trust import DEFAULT_ISSUER, Trust, TrustedIssuer, TrustedKey, own_issuer, parse_jwk_set
 from kbs.web import administration, guest, public
 from kbs.web.administration.candidates import CandidateRoutes
@@ -196,7 +196,7 @@ def build(
     inputs = _decision_inputs(data, settings, sealing, stores, clock)
     references = reference_provider(settings.references, data, store, durable=settings.storage.kind != "memory")
     init_data = InitDataRegister(store, references, clock)
-    ring = KeyRing(token_key)
+    ring = KeyRing(token_key, _further_token_keys(data, keys, token_key))
     issuer_name = settings.server.public_url or DEFAULT_ISSUER
     token_life = timedelta(seconds=settings.token.lifetime_seconds)
     acceptor = TokenAcceptor(_trust(data, settings, ring, issuer_name, token_life), clock)
@@ -266,7 +266,7 @@ def build(
     resource = plugins.get("resource")
     table = RouteTable(
         [
-            *public.routes(keys=ring, clock=clock, public_url=settings.server.public_url, ready=ready, metrics=metrics),
+            *public.routes(keys=ring, public_url=settings.server.public_url, ready=ready, metrics=metrics),
             *guest.routes(handshakes, release, plugins),
             *(
                 public.document_route(plugin.public_path, plugin.public_document)
@@ -398,6 +398,14 @@ def _opa_server(policy: PolicySettings) -> OpaServerSettings:
     if address.scheme == "http" and address.hostname:
         return OpaServerSettings(host=address.hostname, port=address.port or 8181, timeout=timeout)
     raise ConfigInvalid(f"policy.opa_url: {policy.opa_url!r} is neither http://HOST:PORT nor unix:///PATH")
+
+
+def _further_token_keys(data: Path, keys: KeySettings, signing: SigningKey) -> tuple[VerifyingKey, ...]:
+    """Mostly there are none, and no file. The one that signs may be among them: files change one after the other."""
+    path = data / (keys.token.with_name("token-also.pem") if keys.token_also is None else keys.token_also)
+    if keys.token_also is None and not path.exists():
+        return ()
+    return tuple(key for key in load_verifying_keys(path) if key.kid != signing.kid)
 
 
 def _trust(data: Path, settings: Settings, ring: KeyRing, name: str, life: timedelta) -> Trust:

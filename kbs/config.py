@@ -43,7 +43,7 @@ class ServerSettings:
     tls_key: Path = Path("tls/server.key")
     workers: int = 0  # 0: one per core that this process may use
     drain_seconds: float = 0.0  # to go on serving after SIGTERM, not ready, until load balancers have noticed
-    max_attest_body: int = 2 << 20  # octets
+    max_attest_body: int = 8 << 20  # octets
     max_resource_body: int = 2 << 20  # octets, upload of one resource
     max_statement_body: int = 12 << 20  # octets, signed reference values
     max_body: int = 1 << 20  # octets, everything else
@@ -203,6 +203,7 @@ class KeySettings:
     sealing: Path = Path("keys/sealing.key")
     session: Path = Path("keys/session.key")
     token: Path = Path("keys/token.pem")
+    token_also: Path | None = None  # verify and do not sign: former ones, the next; none: token-also.pem beside it
     admin: Path = Path("keys/admin.pem")
     audit: Path = Path("keys/audit.pem")
 

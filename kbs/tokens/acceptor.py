@@ -24,7 +24,7 @@ from kbs.tokens.issuer import IssuedToken
 from kbs.tokens.jose import MAX_ATTESTATION_TOKEN, CompactJws, PublicKey, split, verify
 from kbs.tokens.jwk import parse_public_jwk
 from kbs.tokens.times import Window, read_window
-from kbs.tokens.trust import Trust, TrustedIssuer, TrustedKey
+from kbs.tokens.trust import Trust, TrustedIssuer
 
 _TYPES: Final = frozenset({None, "jwt", "eat+jwt"})  # eat+jwt: RFC 9782
 _MAX_JTI: Final = 256  # characters
@@ -53,6 +53,9 @@ class _KeyLife(NamedTuple):
 
     since: float
     until: float
+
+
+_ALWAYS: Final = _KeyLife(0.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class TokenAcceptor:
         state = self._state
         key = state.trust.own.keys.get(issued.kid)
         if key is not None:
-            signed = _Signed(state.trust.own, issued.claims, issued.claims_json, _life_of(key), tee_key)
+            signed = _Signed(state.trust.own, issued.claims, issued.claims_json, _ALWAYS, tee_key)
             state.keep(_digest(issued.text), signed)
 
     def accept(self, text: str) -> AcceptedToken:
@@ -132,10 +135,6 @@ class TokenAcceptor:
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("ascii")).digest()
-
-
-def _life_of(key: TrustedKey) -> _KeyLife:
-    return _KeyLife(0.0, math.inf if key.verify_until is None else key.verify_until.timestamp())
 
 
 def _verify_signature(trust: Trust, jws: CompactJws, now: float) -> _Signed:
@@ -177,7 +176,7 @@ def _key_by_kid(issuer: TrustedIssuer, kid: str | None) -> tuple[PublicKey, str,
     trusted = None if kid is None else issuer.keys.get(kid)
     if trusted is None:
         raise TokenRejected("token is signed by no trusted key")
-    return trusted.key, trusted.alg, _life_of(trusted)
+    return trusted.key, trusted.alg, _ALWAYS
 
 
 def _key_in_header(issuer: TrustedIssuer, jwk: Any, now: float) -> tuple[PublicKey, Any, _KeyLife]:
@@ -185,7 +184,7 @@ def _key_in_header(issuer: TrustedIssuer, jwk: Any, now: float) -> tuple[PublicK
         raise TokenRejected("token header member `jwk` is not an object")
     if issuer.insecure_header_jwk:
         try:
-            return parse_public_jwk(jwk), jwk.get("alg"), _KeyLife(0.0, math.inf)
+            return parse_public_jwk(jwk), jwk.get("alg"), _ALWAYS
         except ValueError:
             raise TokenRejected("token header key is not accepted") from None
     if issuer.store is None:

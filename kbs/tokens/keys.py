@@ -1,16 +1,16 @@
 """Our own signing keys: files, key ids, rotation, and the JWK set that others verify our tokens with.
 
-The first key signs; every key verifies until its stated end. Key files are PEM, made with mode 0600 before the first
-octet is written (threat-model P-KEY-1).
+One key signs; it and those beside it verify, as long as they are configured. Key files are PEM, made with mode 0600
+before the first octet is written (threat-model P-KEY-1).
 """
 
 from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from kbs.tokens.jwk import public_jwk, thumbprint
 OwnPublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 _MAX_KEY_FILE: Final = 64 << 10  # octets
+_PEM: Final = re.compile(rb"-----BEGIN ([A-Z ]{1,40})-----\s[A-Za-z0-9+/=\s]*-----END \1-----")
 _MAX_CHAIN: Final = 5  # certificates (threat-model P-JOSE-2)
 
 
@@ -60,31 +61,34 @@ class SigningKey:
 
 
 @dataclass(frozen=True, slots=True)
-class RetiredKey:
-    """A key that signs no more, and verifies until `verify_until` (aware, UTC)."""
+class VerifyingKey:
+    """A key of ours that does not sign here. kid: RFC 7638 thumbprint."""
 
     public: OwnPublicKey
     kid: str
-    verify_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The key that signs, and those before it whose tokens may still be about."""
+    """The key that signs, and others whose tokens are ours as well: former ones, and the one to come.
+
+    Raises:
+        ConfigInvalid: the same key stands twice.
+    """
 
     signing: SigningKey
-    retired: tuple[RetiredKey, ...] = ()
+    others: tuple[VerifyingKey, ...] = ()
 
     def __post_init__(self) -> None:
-        kids = [self.signing.kid, *(key.kid for key in self.retired)]
+        kids = [self.signing.kid, *(key.kid for key in self.others)]
         if len(set(kids)) != len(kids):
             raise ConfigInvalid("token keys: the same key stands twice")
 
-    def jwks(self, now: datetime) -> dict[str, Any]:
-        """The JWK set document (RFC 7517 section 5): every key that still verifies, the signing one first."""
+    def jwks(self) -> dict[str, Any]:
+        """The JWK set document (RFC 7517 section 5): every key that verifies, the signing one first."""
         signing = {**self.signing.jwk(), "kid": self.signing.kid}
-        retired = [{**public_jwk(key.public), "kid": key.kid} for key in self.retired if now <= key.verify_until]
-        return {"keys": [signing, *retired]}
+        others = [{**public_jwk(key.public), "kid": key.kid} for key in self.others]
+        return {"keys": [signing, *others]}
 
 
 def signing_key(private: PrivateKey, chain: Sequence[x509.Certificate] = ()) -> SigningKey:
@@ -142,25 +146,29 @@ def load_signing_key(path: Path) -> SigningKey:
     raise ConfigInvalid(f"{path.name}: signing keys are EC P-256 or Ed25519")
 
 
-def load_retired_key(path: Path, verify_until: datetime) -> RetiredKey:
-    """Read a former key, public PEM or still the private one.
+def load_verifying_keys(path: Path) -> tuple[VerifyingKey, ...]:
+    """Read the keys of ours that verify and do not sign: P-256, one PEM after the other, public or still private.
 
     Raises:
-        ConfigInvalid: as `load_signing_key`.
+        ConfigInvalid: not readable, nothing in it, something else than keys, or another kind of key.
     """
-    pem = _read(path)
-    if b"PRIVATE KEY" in pem:
-        key = load_signing_key(path)
-        return RetiredKey(key.public, key.kid, verify_until)
+    content = _read(path)
+    found = [match for match in _PEM.finditer(content) if match[1] != b"EC PARAMETERS"]  # of openssl; nothing new in it
+    if not found or _PEM.sub(b"", content).strip():
+        raise ConfigInvalid(f"{path.name}: to hold keys in PEM and nothing else")
+    return tuple(_verifying_key(path.name, block[0]) for block in found)
+
+
+def _verifying_key(name: str, pem: bytes) -> VerifyingKey:
     try:
-        public = load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm):
-        raise ConfigInvalid(f"{path.name}: no PEM public key") from None
-    if isinstance(public, ed25519.Ed25519PublicKey) or (
-        isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1)
-    ):
-        return RetiredKey(public, thumbprint(public_jwk(public)), verify_until)
-    raise ConfigInvalid(f"{path.name}: signing keys are EC P-256 or Ed25519")
+        public: object = (
+            load_pem_private_key(pem, password=None).public_key() if b"PRIVATE KEY" in pem else load_pem_public_key(pem)
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigInvalid(f"{name}: no plain PEM key") from None
+    if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
+        return VerifyingKey(public, thumbprint(public_jwk(public)))
+    raise ConfigInvalid(f"{name}: token keys are EC P-256")
 
 
 def generate_token_key(path: Path) -> SigningKey:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from kbs import strict_json
@@ -27,11 +27,10 @@ _USES: Final = (None, "sig")
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A key for exactly one algorithm. verify_until: aware, UTC; None: as long as it is configured."""
+    """A key for exactly one algorithm."""
 
     key: PublicKey
     alg: str
-    verify_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +84,10 @@ class Trust:
 
 
 def own_issuer(ring: KeyRing, *, name: str = DEFAULT_ISSUER, max_life: timedelta = timedelta(hours=1)) -> TrustedIssuer:
-    """Trust in our own tokens: every key of the ring until its end, the EAR place of the TEE key."""
+    """Trust in our own tokens: every key of the ring, the EAR place of the TEE key."""
     signing = TrustedKey(ring.signing.public, ring.signing.alg)
-    retired = {key.kid: TrustedKey(key.public, _only_algorithm(key.public), key.verify_until) for key in ring.retired}
-    keys = {ring.signing.kid: signing, **retired}
+    others = {key.kid: TrustedKey(key.public, _only_algorithm(key.public)) for key in ring.others}
+    keys = {ring.signing.kid: signing, **others}
     return TrustedIssuer(
         name=name, keys=keys, max_life=max_life, algorithms=frozenset(key.alg for key in keys.values())
     )

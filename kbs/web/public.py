@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kbs.clock import Clock
 from kbs.tokens.keys import KeyRing
 from kbs.web.metrics import CONTENT_TYPE, Metrics
 from kbs.web.model import Access, Call, Handler, HttpResponse, Listener, Route
@@ -17,7 +16,6 @@ JWKS_PATH = "/.well-known/jwks.json"
 def routes(
     *,
     keys: KeyRing,
-    clock: Clock,
     public_url: str | None,
     ready: Callable[[], Mapping[str, Any]],
     metrics: Metrics,
@@ -25,7 +23,7 @@ def routes(
     """Rows outside `/kbs/v0/`. ready: raises `DependencyFault` while this process cannot serve."""
     yield Route("GET", "/healthz", Access.PUBLIC, _health, listener=Listener.ANY)
     yield Route("GET", "/readyz", Access.PUBLIC, _ready(ready), listener=Listener.PROBE)
-    yield Route("GET", JWKS_PATH, Access.PUBLIC, lambda _: _json(keys.jwks(clock())))
+    yield Route("GET", JWKS_PATH, Access.PUBLIC, lambda _: _json(keys.jwks()))
     if public_url is not None:
         document = {
             "issuer": public_url,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,11 +15,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from jwcrypto.jwk import JWKSet
+from jwcrypto.jwt import JWT
 
 from kbs.admin.data_directory import make
 from kbs.client.guest import GuestClient
 from kbs.clock import system_clock
-from kbs.tokens.keys import generate_token_key
 from tests.fakes.running_broker import RunningBroker, free_port, read_answer, request
 
 pytestmark = [pytest.mark.server, pytest.mark.enable_socket]
@@ -166,21 +169,35 @@ def test_a_readiness_probe_asks_the_store_and_the_audit_log(probed: Probed) -> N
 
 
 def test_sighup_reads_keys_anew_if_they_can_be_used(probed: Probed) -> None:
-    """Nobody is refused meanwhile; keys that do not load leave everything as it is."""
+    """Keys that do not load leave everything as it is. Tokens of before are accepted after, here and by others."""
     key = probed.data / "keys/token.pem"
     before, workers = signer(probed), probed.workers()
     good = key.read_bytes()
+    with probed.guest() as guest:
+        old = guest.attest()
     key.write_bytes(b"no key")
     probed.process.send_signal(signal.SIGHUP)
     until(20, 1, lambda: len(probed.lines("SIGHUP: the workers stay as they are")))
     assert signer(probed) == before
     assert set(workers) <= set(probed.workers())
-    key.unlink()
-    generate_token_key(key)
-    assert key.read_bytes() != good
-    probed.process.send_signal(signal.SIGHUP)
+    key.write_bytes(good)
+    document = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
+    commands = document.partition("### Another token key")[2].partition("```sh\n")[2].partition("```")[0]
+    environment = {**os.environ, "PID": str(probed.process.pid)}
+    subprocess.run(["bash", "-euc", commands], cwd=probed.data, env=environment, check=True, capture_output=True)
     until(40, True, lambda: attested(probed) and not set(workers) & set(probed.workers()))
     assert signer(probed) != before
+    with probed.guest() as guest:
+        new = guest.attest()
+    published = JWKSet.from_json(probed.exchange(request("GET", "/.well-known/jwks.json"))[2])
+    assert all(published.get_key(kid) for kid in (signer(probed), before))
+    for token in (old, new):
+        JWT(jwt=token, key=published, algs=["ES256"])
+        header = f"Authorization: Bearer {token}"
+        asked = {probed.exchange(request("GET", "/kbs/v0/resource/default/none/1", header))[0] for _ in range(12)}
+        assert asked == {403}  # of whoever answers: it is known who asks, and no policy lets a sample have it
+    altered = f"Authorization: Bearer {old[:-8]}AAAAAAAA"
+    assert probed.exchange(request("GET", "/kbs/v0/resource/default/none/1", altered))[0] == 401
     assert probed.metric("kbs_tls_certificate_expiry_timestamp_seconds") > 0
 
 

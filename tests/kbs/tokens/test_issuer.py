@@ -14,7 +14,7 @@ from kbs.errors import ConfigInvalid, PayloadTooLarge, ServerFault
 from kbs.tokens.issuer import IssuerSettings, TokenIssuer
 from kbs.tokens.keys import KeyRing, load_token_key, signing_key
 from tests.kbs.tokens import forge
-from tests.kbs.tokens.forge import NOW, T, clock, ear
+from tests.kbs.tokens.forge import T, clock, ear
 
 KEY = signing_key(ec.generate_private_key(ec.SECP256R1()))
 ISSUER = TokenIssuer(KeyRing(KEY), IssuerSettings(), clock)
@@ -28,7 +28,7 @@ def test_header_is_exact_and_another_library_verifies() -> None:
     issued = ISSUER.issue(ear())
     assert _header(issued.text) == {"alg": "ES256", "typ": "JWT", "kid": KEY.kid}
     keys = jwk.JWKSet()
-    keys.import_keyset(json.dumps(KeyRing(KEY).jwks(NOW)))
+    keys.import_keyset(json.dumps(KeyRing(KEY).jwks()))
     checks = {"iss": forge.ISSUER, "exp": None, "nbf": None, "iat": None}
     read = jwt.JWT(algs=["ES256"], check_claims={**checks, "exp": T + 300, "nbf": T})
     read.leeway = 10**9  # the library reads the clock of the machine

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,14 @@ from jwcrypto import jwk
 
 from kbs.errors import ConfigInvalid
 from kbs.tokens import keys
-from tests.kbs.tokens.forge import NOW
 
 FIXTURE_KID = "Sxz5mEKAKGy0sXcyU7KyF3WIO2dHHcfUwHThwSBU6lc"
 
 
-def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes:
+def _pem(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey,
+    form: PrivateFormat = PrivateFormat.PKCS8,
+) -> bytes:
     return key.private_bytes(Encoding.PEM, form, NoEncryption())
 
 
@@ -97,7 +98,7 @@ def test_published_set_is_the_reference_s_with_our_kid(vectors: Path) -> None:
     """Vector `expected-jwks.json`; the one listed difference is `kid`."""
     folder = vectors / "tokens"
     key = keys.load_token_key(folder / "signing-key.pem", folder / "cert-chain.pem")
-    (ours,) = keys.KeyRing(key).jwks(NOW)["keys"]
+    (ours,) = keys.KeyRing(key).jwks()["keys"]
     assert ours.pop("kid") == key.kid == FIXTURE_KID
     assert {"keys": [ours]} == json.loads((folder / "expected-jwks.json").read_text())
 
@@ -116,33 +117,60 @@ def test_chain_must_be_for_the_key(tmp_path: Path, vectors: Path) -> None:
         keys.load_token_key(fixture, long)
 
 
-def test_retired_keys_are_published_until_their_end() -> None:
+def test_every_key_that_verifies_is_published_the_signing_one_first() -> None:
     new, old = (keys.signing_key(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
-    ring = keys.KeyRing(new, (keys.RetiredKey(old.public, old.kid, NOW),))
-    assert [key["kid"] for key in ring.jwks(NOW)["keys"]] == [new.kid, old.kid]
-    assert [key["kid"] for key in ring.jwks(NOW + timedelta(seconds=1))["keys"]] == [new.kid]
+    ring = keys.KeyRing(new, (keys.VerifyingKey(old.public, old.kid),))
+    published = ring.jwks()["keys"]
+    assert [key["kid"] for key in published] == [new.kid, old.kid]
+    assert not [key for key in published if "d" in key]
     with pytest.raises(ConfigInvalid, match="twice"):
-        keys.KeyRing(new, (keys.RetiredKey(new.public, new.kid, NOW),))
+        keys.KeyRing(new, (keys.VerifyingKey(new.public, new.kid),))
 
 
-@pytest.mark.parametrize("make", [keys.generate_token_key, keys.generate_admin_key])
-def test_retired_keys_load_from_either_half(tmp_path: Path, make: object) -> None:
-    assert callable(make)
-    key = make(tmp_path / "old.pem")
-    public = tmp_path / "old.pub"
-    public.write_bytes(key.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    assert keys.load_retired_key(tmp_path / "old.pem", NOW) == keys.load_retired_key(public, NOW)
-    assert keys.load_retired_key(public, NOW).kid == key.kid
+def test_keys_that_only_verify_load_from_either_half(tmp_path: Path) -> None:
+    first, second = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    halves = (
+        _pem(first),
+        first.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()),
+        b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + _pem(first),
+        first.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).replace(b"\n", b"\r\n"),
+    )
+    for half in halves:
+        (one,) = keys.load_verifying_keys(_file(tmp_path, half))
+        assert one.kid == keys.signing_key(first).kid
+        kids = [key.kid for key in keys.load_verifying_keys(_file(tmp_path, half + b"\n" + _pem(second)))]
+        assert kids == [one.kid, keys.signing_key(second).kid]
+        assert not hasattr(one, "private")
 
 
-def test_other_retired_keys_are_refused(tmp_path: Path) -> None:
-    public = rsa.generate_private_key(65537, 2048).public_key()
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"PUBLIC KEY",
+        _pem(ec.generate_private_key(ec.SECP256R1())) + b"and more",
+        _pem(ec.generate_private_key(ec.SECP256R1()))[:-20],
+        _pem(ec.generate_private_key(ec.SECP256R1())) + _pem(ed25519.Ed25519PrivateKey.generate()),
+        _pem(ec.generate_private_key(ec.SECP384R1())),
+        b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n",
+        rsa.generate_private_key(65537, 2048)
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        ec.generate_private_key(ec.SECP256R1())
+        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")),
+        b"x" * (64 << 10) + b"x",
+    ],
+    ids=[
+        "empty", "blank", "words", "more", "cut", "ed25519", "p384", "no-public", "no-private", "parameters", "rsa",
+        "encrypted", "large",
+    ],
+)  # fmt: skip
+def test_other_files_of_keys_that_only_verify_are_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ConfigInvalid):
-        keys.load_retired_key(
-            _file(tmp_path, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)), NOW
-        )
-    with pytest.raises(ConfigInvalid):
-        keys.load_retired_key(_file(tmp_path, b"PUBLIC KEY"), NOW)
+        keys.load_verifying_keys(_file(tmp_path, content))
 
 
 def test_both_kinds_of_key_have_a_jwk() -> None:

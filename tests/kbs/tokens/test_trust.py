@@ -12,9 +12,8 @@ from jwcrypto import jwk as oracle
 
 from kbs.errors import ConfigInvalid
 from kbs.tokens import jwk
-from kbs.tokens.keys import KeyRing, RetiredKey, signing_key
+from kbs.tokens.keys import KeyRing, VerifyingKey, signing_key
 from kbs.tokens.trust import Trust, TrustedIssuer, TrustedKey, own_issuer, parse_jwk_set
-from tests.kbs.tokens.forge import NOW
 
 P256 = ec.generate_private_key(ec.SECP256R1())
 GOOD = {**jwk.public_jwk(P256.public_key()), "kid": "good"}
@@ -109,8 +108,8 @@ def test_issuer_names_are_unique_but_an_own_name_may_be_foreign_too() -> None:
 
 def test_own_trust_has_every_key_of_the_ring() -> None:
     new, old = (signing_key(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
-    own = own_issuer(KeyRing(new, (RetiredKey(old.public, old.kid, NOW),)))
+    own = own_issuer(KeyRing(new, (VerifyingKey(old.public, old.kid),)))
     assert own.keys == {
-        new.kid: TrustedKey(new.public, "ES256", None),
-        old.kid: TrustedKey(old.public, "ES256", NOW),
+        new.kid: TrustedKey(new.public, "ES256"),
+        old.kid: TrustedKey(old.public, "ES256"),
     }
