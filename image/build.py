@@ -7,13 +7,17 @@ project alone: no times, no paths of a build, one order.
 
 from __future__ import annotations
 
+import ensurepip
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,6 +30,7 @@ OPA: Final = Path("/opa/opa")
 SBOM: Final = "usr/share/sbom/kbs.cdx.json"
 _TOOLS: Final = ("hatchling", "cyclonedx-python-lib")
 _FOREIGN: Final = ("direct_url.json", "REQUESTED", "INSTALLER")  # say how it was built, not what it is
+_NOT_RUN: Final = ("kubernetes/aio",)  # its client once more for asyncio, half as large as all the rest
 
 
 def main() -> None:
@@ -36,13 +41,17 @@ def main() -> None:
     os.umask(0o022)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        tools = _environment(work / "tools", with_pip=True)
-        _pip(tools, "install", "-r", _lock(work, ["--only", *_TOOLS]))
-        python = _environment(PACKAGES, with_pip=False)
-        _pip(tools, "install", "-r", _lock(work, ["--extras", given["EXTRAS"]]), into=python)
-        version = _install_own(tools, python, work)
-        if version != given["VERSION"]:
+        tools = _environment(work / "tools")
+        _unpack_pip(work / "tools")
+        _pip(tools, "-r", _lock(work, ["--only", *_TOOLS]))
+        wheel = _own_wheel(tools, work)
+        if (version := wheel.name.split("-")[1]) != given["VERSION"]:
             sys.exit(f"error: the label is to say {given['VERSION']!r}, the package is {version}")
+        lock = _lock(work, ["--extras", given["EXTRAS"]])
+        with lock.open("a") as file:
+            file.write(f"{wheel.as_uri()} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+        python = _environment(PACKAGES)
+        _pip(tools, "-r", lock, into=python)
         _run(tools, "-m", "pip", "--python", python, "check")
         (packages,) = PACKAGES.glob("lib/python3*/site-packages")
         _clean(packages)
@@ -56,6 +65,7 @@ def main() -> None:
             "--moment", str(moment), "--out", OUT / SBOM,
         )  # fmt: skip
     root.settle(OUT, moment)
+    _start()
 
 
 def _add_opa() -> None:
@@ -67,10 +77,21 @@ def _add_opa() -> None:
         target.chmod(0o755)
 
 
-def _environment(folder: Path, *, with_pip: bool) -> Path:
-    """A virtual environment; its Python."""
-    venv.create(folder, with_pip=with_pip, symlinks=True)
+def _environment(folder: Path) -> Path:
+    """A virtual environment without pip; its Python."""
+    venv.create(folder, symlinks=True)
     return folder / "bin/python3"
+
+
+def _unpack_pip(folder: Path) -> None:
+    """From the wheel that comes with Python: `ensurepip` would compile all of it, which takes longer than its work."""
+    shipped = [Path(ensurepip.__file__).parent / "_bundled"]
+    if elsewhere := sysconfig.get_config_var("WHEEL_PKG_DIR"):
+        shipped.insert(0, Path(elsewhere))
+    wheel = next(path for place in shipped for path in sorted(place.glob("pip-*.whl")))
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
 
 
 def _run(*command: str | Path) -> str:
@@ -86,32 +107,34 @@ def _lock(work: Path, arguments: Sequence[str]) -> Path:
 def _pip(tools: Path, *arguments: str | Path, into: Path | None = None) -> None:
     options = ("--quiet", "--no-compile", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-cache-dir")
     target = ("--python", into) if into else ()
-    _run(tools, "-m", "pip", *target, arguments[0], *options, "--root-user-action", "ignore", *arguments[1:])
+    _run(tools, "-m", "pip", *target, "install", *options, "--root-user-action", "ignore", *arguments)
 
 
-def _install_own(tools: Path, python: Path, work: Path) -> str:
-    """Our wheel, and its version."""
-    wheels = work / "wheel"
-    _run(tools, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", wheels, ".")
-    (wheel,) = wheels.glob("kbs-*.whl")
-    arguments = ("install", "--quiet", "--no-compile", "--no-deps", "--no-index", "--root-user-action", "ignore", wheel)
-    _run(tools, "-m", "pip", "--python", python, *arguments)
-    return wheel.name.split("-")[1]
+def _own_wheel(tools: Path, work: Path) -> Path:
+    _run(tools, "-m", "hatchling", "build", "-t", "wheel", "-d", work / "wheel")
+    (wheel,) = (work / "wheel").glob("kbs-*.whl")
+    return wheel
 
 
 def _clean(packages: Path) -> None:
     """What is never run, and what differs from build to build."""
+    for name in _NOT_RUN:
+        shutil.rmtree(packages / name)
     for info in packages.glob("*.dist-info"):
         for name in _FOREIGN:
             (info / name).unlink(missing_ok=True)
         record = info / "RECORD"
-        lines = [line for line in record.read_text().splitlines() if not line.partition(",")[0].endswith(_FOREIGN)]
-        record.write_text("\n".join(sorted(lines)) + "\n")
+        lines = record.read_text().splitlines()
+        record.write_text("\n".join(sorted(line for line in lines if _is_kept(line.partition(",")[0]))) + "\n")
     for path in (PACKAGES / "bin").iterdir():
         if path.name not in ("kbs", "rvps") and not path.name.startswith("python"):
             path.unlink()
     for folder in (PACKAGES / "include", PACKAGES / "share"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_kept(name: str) -> bool:
+    return not name.endswith(_FOREIGN) and not name.startswith(tuple(f"{folder}/" for folder in _NOT_RUN))
 
 
 def _compile() -> None:
@@ -122,6 +145,16 @@ def _compile() -> None:
                 sys.executable, "-m", "compileall", "-qq", "-f", "-j", "1", "--invalidation-mode", "unchecked-hash",
                 "-s", OUT, "-p", "/", "-x", r"/(tests?|lib2to3)/", folder,
             )  # fmt: skip
+
+
+def _start() -> None:
+    """What was made starts where nothing else is."""
+    for program in ("kbs", "rvps"):
+        subprocess.run(
+            [PACKAGES / "bin" / program, "--help"],
+            check=True, env={"PYTHONDONTWRITEBYTECODE": "1"}, cwd="/", preexec_fn=lambda: os.chroot(OUT),
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -46,8 +46,7 @@ def make(root: Path, packages: Path) -> list[Path]:
     """
     copied = [*_python(root)]
     shutil.copytree(packages, root / packages.relative_to("/"), symlinks=True, ignore=_bytecode)
-    programs = [Path(os.path.realpath(sys.executable)), *_shared_objects(root)]
-    for library in _libraries(programs):
+    for library in _libraries([Path(os.path.realpath(sys.executable)), *_shared_objects(root)]):
         copied += _copy(library, root)
     for name, text in {"etc/passwd": _PASSWD, "etc/group": _GROUP, "etc/nsswitch.conf": _NSSWITCH}.items():
         path = root / name
@@ -74,7 +73,7 @@ def settle(root: Path, moment: int) -> None:
 
 
 def _python(root: Path) -> Iterator[Path]:
-    yield from _copy(Path(os.path.realpath(sys.executable)), root)
+    yield from _copy(Path(sys.executable), root)  # by the name, too, that the virtual environment links to
     for name in ("stdlib", "platstdlib"):
         library = Path(sysconfig.get_path(name))
         if not (root / library.relative_to("/")).exists():
@@ -113,14 +112,16 @@ def _libraries(programs: Iterable[Path]) -> Iterator[Path]:
     folders: set[Path] = set()
     for program in programs:
         listed = subprocess.run([loader, "--list", program], capture_output=True, text=True, check=False)
+        if listed.returncode:
+            raise FileNotFoundError(f"what {program} needs is not all in this base: {listed.stderr.strip()}")
         for line in listed.stdout.splitlines():
             name, arrow, rest = line.strip().partition(" => ")
             place = (rest if arrow else name).partition(" (")[0]
-            if place == "not found":
-                raise FileNotFoundError(f"{program} needs {name}, which is not here")
             if place.startswith("/"):
                 found.add(Path(place))
                 folders.add(Path(os.path.realpath(place)).parent)
+            if arrow and name.startswith("/"):  # the loader, by the name that programs ask the kernel for
+                found.add(Path(name))
     later = {folder / name for folder in folders for name in _LOADED_LATER if (folder / name).exists()}
     yield from sorted(found | later)
 

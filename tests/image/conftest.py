@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).parents[2]
 PROGRAMS: Final = ("buildah", "runc", "mmdebstrap")
 EXTRAS: Final = "pkcs11 vault"
 _BASE: Final = "localhost/base-python:bookworm"
-_PACKAGES: Final = "python3,python3-venv"
+_PACKAGES: Final = "python3,python3-venv,libstdc++6"
 _MOMENT: Final = "1700000000"
 _STORAGE: Final = 4 << 30  # octets; about a quarter is used
 
@@ -153,8 +153,9 @@ def images(buildah: Buildah, request: pytest.FixtureRequest) -> list[str]:
     arguments["BASE_IMAGE"] = named or _BASE
 
     def build(name: str) -> str:
-        # without kept layers: the second build is to do all the work again
-        buildah(*command("buildah", arguments, [*options, "--no-cache", "--quiet", "--tag", name])[1:])
+        # nothing kept between steps: the second build is to do all the work again
+        fresh = ["--no-cache", "--layers=false", "--quiet"]
+        buildah(*command("buildah", arguments, [*options, *fresh, "--tag", name])[1:])
         return name
 
     with ThreadPoolExecutor(2) as pool:
