@@ -168,7 +168,7 @@ def mount_of(container: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     above = [
         each
         for each in members(container, "volumeMounts")
-        if path == (at := str(each.get("mountPath", "")).rstrip("/")) or path.startswith(f"{at}/")
+        if "mountPath" in each and (path == (at := str(each["mountPath"]).rstrip("/")) or path.startswith(f"{at}/"))
     ]
     return max(above, key=lambda each: len(str(each["mountPath"])), default={})
 

@@ -136,7 +136,7 @@ def _image(place: str, image: str) -> Iterator[Finding]:
 def tokens(rendered: Rendered) -> Iterator[Finding]:
     """The broker has no business at the API server: a token in its Pod is one to steal."""
     accounts = {
-        (table(each, "metadata").get("namespace"), table(each, "metadata").get("name")): each
+        (str(table(each, "metadata").get("namespace")), str(table(each, "metadata").get("name"))): each
         for each in rendered.of("ServiceAccount")
     }
     for pod in pods(rendered):
@@ -144,8 +144,8 @@ def tokens(rendered: Rendered) -> Iterator[Finding]:
             continue
         mounted = pod.spec.get("automountServiceAccountToken")
         if mounted is None:
-            owner = table(pod.owner, "metadata").get("namespace")
-            account = accounts.get((owner, pod.spec.get("serviceAccountName", "default")), {})
+            owner = str(table(pod.owner, "metadata").get("namespace"))
+            account = accounts.get((owner, str(pod.spec.get("serviceAccountName", "default"))), {})
             mounted = account.get("automountServiceAccountToken")
         if mounted is not False:
             fix = "automountServiceAccountToken: false in the Pod's spec"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from kbs.errors import MalformedMessage
 from kbs.k8s.lint import RULES, Rendered, Severity, lint, read
-from tests.kbs.k8s.lint.conftest import Manifests
+from tests.kbs.k8s.lint.conftest import Manifests, _good
 
 Spoil = Callable[[Manifests], Any]
 RESTRICTED = "restricted-profile"
@@ -398,3 +399,46 @@ def test_no_shape_of_a_manifest_breaks_a_rule(documents: list[tuple[str, dict[st
     for rule in RULES:
         for finding in rule(rendered):
             assert finding.rule
+
+
+ODD: tuple[Any, ...] = (None, 1, "x", [], [1], {}, [{"name": 1}], [[]])
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(each for name, below in inside for each in _places(below, (*path, name)))]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_no_member_of_another_type_ends_the_lint(data: st.DataObject) -> None:
+    """What is wrong about it is the API server's to say; everything else is still looked at."""
+    good = copy.deepcopy(_good())
+    broker = next(number for number, each in enumerate(good) if each["kind"] == "StatefulSet")
+    number = data.draw(st.just(broker) | st.integers(0, len(good) - 1), label="object")
+    *above, last = data.draw(
+        st.sampled_from([each for each in _places(good[number])[1:] if each not in (("kind",), ("apiVersion",))]),
+        label="place",
+    )
+    place: Any = good[number]
+    for name in above:
+        place = place[name]
+    place[last] = data.draw(st.sampled_from(ODD), label="value")
+    lint(Rendered(tuple(good)))
+
+
+@pytest.mark.parametrize("spoil", [{"mountPath": None}, {}], ids=["null", "absent"])
+def test_a_mount_without_a_path_ends_nothing(good: Manifests, spoil: dict[str, Any]) -> None:
+    good.container["volumeMounts"] = [{"name": "data", **spoil}]
+    assert found(good)
+
+
+def test_a_namespace_that_is_a_list_ends_nothing(good: Manifests) -> None:
+    good.one("ServiceAccount", good.pod["serviceAccountName"])["metadata"]["namespace"] = []
+    assert "malformed" not in found(good)
+
+
+def test_a_rule_that_cannot_look_is_an_error(good: Manifests) -> None:
+    good.container["ports"][0]["name"] = []
+    good.pod["hostNetwork"] = True
+    assert {"malformed", RESTRICTED} <= found(good, severity=Severity.ERROR)
