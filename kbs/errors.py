@@ -342,6 +342,12 @@ class AuditUnavailable(DependencyFault):
     reason = "audit_unavailable"
 
 
+class LargeBodiesFull(DependencyFault):
+    """The memory for large bodies is taken; the rest of this one stays unread."""
+
+    reason = "large_bodies_full"
+
+
 class ShuttingDown(DependencyFault):
     """This process was told to end; another one serves. Said by `/readyz` alone."""
 

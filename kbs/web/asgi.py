@@ -6,7 +6,7 @@ Both ways run through the same dispatcher. Work that may wait on something outsi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from typing import Any
 from kbs.audit.gate import GroupCommit
 from kbs.errors import KbsError, MalformedMessage
 from kbs.identity.model import HEADER as POD_TOKEN_HEADER
-from kbs.web.body import check_declared, inflate, too_large
+from kbs.web.body import HeldBody, LargeBodies, check_declared, inflate, too_large
 from kbs.web.cookies import session_cookie
 from kbs.web.dispatch import Dispatcher, Plan, Prepared, bug
 from kbs.web.metrics import Metrics
@@ -32,7 +32,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 _FAST = frozenset({Access.PUBLIC, Access.HANDSHAKE, Access.TOKEN})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _POD_TOKEN = POD_TOKEN_HEADER.lower().encode("ascii")
-_TOO_LARGE = 413
+_CLOSED = ("Connection", "close")
 _SWALLOWED = 8 << 20  # octets of a refused body
 _SWALLOW_SECONDS = 2.0
 
@@ -65,6 +65,7 @@ class BrokerAsgi:
         self._executor = executor
         self._handlers = handlers
         self.metrics = metrics
+        self.bodies = LargeBodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -86,7 +87,7 @@ class BrokerAsgi:
         peer = client[0] if client else None
         response = await self._answer(plan, peer, partial(_read, plan, scope, target, receive, peer))
         await _send(scope, send, response)
-        if response.status == _TOO_LARGE:
+        if _CLOSED in response.headers:
             await _swallow(receive)
 
     def answer_whole(
@@ -107,14 +108,23 @@ class BrokerAsgi:
 
     async def _hand_over(self, plan: Plan, scope: Scope, target: str, receive: Receive, send: Send) -> None:
         """Let Flask answer, with the whole body at hand: its threads are few and never wait for a slow peer."""
+        held = self.bodies.hold()
+        try:
+            await self._hand_over_held(plan, scope, target, receive, send, held)
+        finally:
+            held.close()
+
+    async def _hand_over_held(
+        self, plan: Plan, scope: Scope, target: str, receive: Receive, send: Send, held: HeldBody
+    ) -> None:
         try:
             if not target.isascii():
                 raise MalformedMessage("the path is not ASCII")
-            body = await _read_body(plan, _header(scope, b"content-length"), receive)
+            body = await _read_body(plan, _header(scope, b"content-length"), receive, held)
         except KbsError as err:
             response = self._dispatcher.problem(err, family=plan.route.family)
             await _send(scope, send, response)
-            if response.status == _TOO_LARGE:
+            if _CLOSED in response.headers:
                 await _swallow(receive)
             return
         headers = [(name, value) for name, value in scope["headers"] if name not in _FRAMING]
@@ -126,14 +136,15 @@ class BrokerAsgi:
         await self._fallback({**scope, "headers": headers}, replay, send)
 
     async def _answer(
-        self, plan: Plan, peer: str | None, read: Callable[[], HttpRequest | Awaitable[HttpRequest]]
+        self, plan: Plan, peer: str | None, read: Callable[[HeldBody], HttpRequest | Awaitable[HttpRequest]]
     ) -> HttpResponse:
         """Guards, handler, audit gate. read: gives the request once it may be read."""
         state = _State()
+        held: HeldBody | None = (reading := self.bodies.hold())
         start = self.metrics.begin()
         try:
             self._dispatcher.admit(plan, peer)
-            incoming = read()
+            incoming = read(reading)
             request = incoming if isinstance(incoming, HttpRequest) else await incoming
             if self._handlers is None:
                 state.prepared = prepared = self._dispatcher.prepare(plan, request)
@@ -141,6 +152,8 @@ class BrokerAsgi:
                 is_quick = not isinstance(prepared.outcome, Deferred)
             else:
                 finish, is_quick = self._handle(self._handlers, plan, request, state), False
+            if reading.size:
+                finish, held = _until_done(finish, reading), None
             # a peer that hangs up while evidence is judged spares neither its attempt the record nor us the claim
             response = await (finish if is_quick else asyncio.shield(finish))
         except KbsError as err:
@@ -151,6 +164,9 @@ class BrokerAsgi:
             fault = bug(err)
             self.metrics.refused(fault)
             response = self._dispatcher.problem(fault, state.prepared, family=plan.route.family)
+        finally:
+            if held is not None:
+                held.close()
         self.metrics.end(start, plan.route, response.status)
         return response
 
@@ -173,6 +189,14 @@ class BrokerAsgi:
         return await self._gate.release(outcome)
 
 
+async def _until_done(finish: Coroutine[Any, Any, HttpResponse], held: HeldBody) -> HttpResponse:
+    """The same; the body counts until it is, also where the peer has hung up."""
+    try:
+        return await finish
+    finally:
+        held.close()
+
+
 @dataclass(slots=True)
 class _State:
     """How far a request has come."""
@@ -188,21 +212,29 @@ def _target(scope: Scope) -> str:
     return target.decode("latin-1")
 
 
-async def _read(plan: Plan, scope: Scope, target: str, receive: Receive, peer: str | None) -> HttpRequest:
+async def _read(
+    plan: Plan, scope: Scope, target: str, receive: Receive, peer: str | None, held: HeldBody
+) -> HttpRequest:
     fields = _fields(scope["headers"])
-    body = await _read_body(plan, fields.length, receive)
-    return _request(plan, scope["method"], target, fields, body, peer)
+    body = await _read_body(plan, fields.length, receive, held)
+    return _request(plan, scope["method"], target, fields, body, peer, held)
 
 
-def _whole(plan: Plan, method: str, target: str, headers: Headers, body: bytes, peer: str | None) -> HttpRequest:
+def _whole(
+    plan: Plan, method: str, target: str, headers: Headers, body: bytes, peer: str | None, held: HeldBody
+) -> HttpRequest:
     if len(body) > plan.max_body:
         raise too_large(plan.max_body)
-    return _request(plan, method, target, _fields(headers), body, peer)
+    held.grow(len(body))
+    return _request(plan, method, target, _fields(headers), body, peer, held)
 
 
-def _request(plan: Plan, method: str, target: str, fields: _Fields, body: bytes, peer: str | None) -> HttpRequest:
+def _request(
+    plan: Plan, method: str, target: str, fields: _Fields, body: bytes, peer: str | None, held: HeldBody
+) -> HttpRequest:
     if fields.encoding is not None:
         body = inflate(body, fields.encoding, plan.max_body)
+        held.grow(len(body))
     return HttpRequest(
         method,
         target,
@@ -266,8 +298,9 @@ def _header(scope: Scope, wanted: bytes) -> str | None:
     return found
 
 
-async def _read_body(plan: Plan, length: str | None, receive: Receive) -> bytes:
+async def _read_body(plan: Plan, length: str | None, receive: Receive, held: HeldBody) -> bytes:
     check_declared(length, plan.max_body)
+    held.check_declared(length)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -278,6 +311,7 @@ async def _read_body(plan: Plan, length: str | None, receive: Receive) -> bytes:
         size += len(chunk)
         if size > plan.max_body:
             raise too_large(plan.max_body)
+        held.grow(size)
         if not message.get("more_body", False):
             return b"".join((*chunks, chunk)) if chunks else chunk
         chunks.append(chunk)

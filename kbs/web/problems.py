@@ -102,7 +102,7 @@ def render(err: KbsError, *, family: Family, path: str, instance: str, decision:
     headers: list[tuple[str, str]] = []
     if problem.status in (429, 503):
         headers.append(("Retry-After", _RETRY_AFTER))
-    if problem.status == 413:
+    if problem.status == 413 or isinstance(err, errors.LargeBodiesFull):
         headers.append(("Connection", "close"))  # the rest of the body stays unread
     if isinstance(err, errors.MethodNotAllowed):
         headers.append(("Allow", ", ".join(err.allow)))
