@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fakes.broker import BrokerUnderTest, Edge
 from tests.fakes.oci_images import Blobs, Layer, read_layout, tar_of
 from tests.fakes.running_broker import free_port
-from tests.kbs.cli.conftest import invoke
+from tests.kbs.cli.conftest import REFERENCES, BrokerTransport, invoke
 
 pytestmark = [pytest.mark.server, pytest.mark.enable_socket]
 KID = "kbs:///default/image-kek/app"
@@ -131,3 +132,49 @@ def test_a_login_for_another_registry_does_no_harm(registry: Registry, folder: P
     (folder / "auth.json").write_text(json.dumps(auth))
     words = ("--kek", KID, "--kek-file", "kek", "--insecure-http", "--auth-file", "auth.json")
     assert "encrypted" in kbs("encrypt", "oci:app", registry.image("team/auth:1"), *words)
+
+
+class Both(httpx.BaseTransport):
+    """The real registry over its socket, and a broker in this process."""
+
+    def __init__(self, registry: Registry, broker: BrokerUnderTest) -> None:
+        self._registry, self._there = registry, httpx.HTTPTransport()
+        self._broker = BrokerTransport(broker)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        is_registry = request.url.netloc.decode() == self._registry.address
+        return (self._there if is_registry else self._broker).handle_request(request)
+
+    def close(self) -> None:
+        self._there.close()
+
+
+def test_an_attested_guest_decrypts_what_was_pushed(registry: Registry, folder: Path) -> None:
+    """From a plain image to the guest that runs it; not before policy lets it, nor after its key was deleted."""
+    broker = BrokerUnderTest(folder / "data", Edge.FLASK)
+    image, both = registry.image("team/guest:enc"), Both(registry, broker)
+
+    def run(*words: str, status: int = 0) -> str:
+        result = invoke(both, *words, "--data", broker.data)
+        assert result.exit_code == status, result.output
+        return result.stdout if status == 0 else result.stderr
+
+    try:
+        assert "encrypted 2 of 2 layers" in run("image", "encrypt", "oci:app", image, "--kek", KID, "--insecure-http")
+        (packet,) = json.loads(run("image", "inspect", image, "--json", "--insecure-http"))["platforms"][0]["layers"][
+            0
+        ]["packets"]
+        assert (packet["kid"], packet["kek"]["exists"], packet["kek"]["bytes"]) == (KID, True, 32)
+        fetch = ("image", "decrypt", image, "oci:back", "--insecure-http")
+        assert "403 PolicyDeny" in run(*fetch, status=1)
+        assert not (folder / "back").exists()
+        for name, value in REFERENCES.items():
+            run("reference", "set", name, json.dumps(value))
+        run("policy", "set-resource", "--shipped", "sample-demo")
+        assert "decrypted 2 of 2 layers" in run(*fetch)
+        assert LAYERS[0].blob in read_layout(folder / "back")[1].values()
+        run("resource", "delete", KID.removeprefix("kbs:///"))
+        assert "has no such KEK" in run("image", "decrypt", image, "oci:late", "--insecure-http", status=1)
+        assert not (folder / "late").exists()
+    finally:
+        broker.close()
