@@ -94,7 +94,7 @@ def remove_command(name: str, expected: int | None, place: Place, as_json: bool)
 
 
 @click.command("explain")
-@click.argument("asked", metavar="HEX|DECISION")
+@click.argument("asked", metavar="HEX|BASE64|DECISION")
 @broker_options(hint=_list_hint)
 def explain_command(asked: str, place: Place, as_json: bool) -> None:
     """Say which known document a guest was started with, by its claim init_data or by a decision about it."""

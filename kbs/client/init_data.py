@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
+from typing import Final
+
 from kbs.client.admin import AdminClient, condition, version_in
 from kbs.client.errors import UnexpectedAnswer
 from kbs.protocol import base64url
 from kbs.strict_json import Json
+
+_HEX: Final = re.compile(r"[0-9a-fA-F]+")
+_DIGESTS: Final = (32, 48, 64)  # octets
 
 
 class InitDataClient:
@@ -35,5 +43,18 @@ class InitDataClient:
         self._admin.request("DELETE", f"admin/init-data/{name}", headers=condition(expected))
 
     def origin(self, asked: str) -> dict[str, Json]:
-        """Which entries a value, or the guest of a decision, comes from."""
-        return self._admin.members("GET", f"admin/init-data-origin/{asked}")
+        """Which entries a value, or the guest of a decision, comes from.
+
+        asked: hex, the id, or base64 as claims of `sample` have it, which is hex on the way: paths do not take it.
+        """
+        return self._admin.members("GET", f"admin/init-data-origin/{_in_hex(asked)}")
+
+
+def _in_hex(asked: str) -> str:
+    if _HEX.fullmatch(asked):
+        return asked
+    try:
+        value = base64.b64decode(asked, validate=True)
+    except (binascii.Error, ValueError):
+        return asked
+    return value.hex() if len(value) in _DIGESTS else asked

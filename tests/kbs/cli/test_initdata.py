@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
@@ -256,11 +257,16 @@ def test_where_a_value_comes_from(run: Run, file: Any) -> None:
             [("web", how)],
             False,
         )
+    of_sample = base64.b64encode(bytes.fromhex(FIRST["digest_hex"])).decode()  # as its claim has it
+    found = origin(run, of_sample)
+    assert ([each["name"] for each in found["matches"]], found["approved"]) == (["web"], True)
+    assert "sample" in found["matches"][0]["tees"]
     assert origin(run, "ab" * 32)["matches"] == []
     assert "unknown" in run("initdata", "explain", "ab" * 32).stdout
-    for asked in ("x", "ab", "AB" * 32, "ab" * 300):
+    for asked in ("x", "ab", "AB" * 32, "ab" * 300, "QUJD"):
         assert bad_json(run("initdata", "explain", asked, "--json"))["status"] in (400, 404)
     assert bad_json(run("initdata", "explain", "ab" * 16, "--json"))["status"] == 404
+    assert run("initdata", "explain", of_sample[:-2]).exit_code == 1
 
 
 # --- the document -----------------------------------------------------------------------------------------------------
