@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from kbs.k8s.model import API_VERSION
 from tests.k8s import binaries
 from tests.k8s.certificates import Authority
 from tests.k8s.cluster import Cluster, SeparateCluster, new_namespace, wait_until
+from tests.k8s.inventory import inventory
 from tests.k8s.kubelet import Node
 
 ROOT = Path(__file__).parents[2]
@@ -31,11 +33,12 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests in this folder need a cluster and therefore sockets."""
+    """All tests in this folder need a cluster and therefore sockets; those that want it bare come last."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.k8s)
             item.add_marker(pytest.mark.enable_socket)
+    items.sort(key=lambda item: "bare_cluster" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")
@@ -136,3 +139,19 @@ def installed_crds(cluster: Cluster, kubectl: Command) -> list[str]:
         listing = partial(cluster.custom.list_cluster_custom_object, group, "v1alpha1", plural)
         wait_until(listing, f"{name} is served")
     return names
+
+
+@pytest.fixture
+def bare_cluster(cluster: Cluster, kubectl: Command) -> Cluster:
+    """The same cluster with nothing of ours in it, for tests that install everything and take it away again."""
+    for kind in cluster.read("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")["items"]:
+        for each in cluster.read(f"/apis/{API_VERSION}/{kind['spec']['names']['plural']}")["items"]:
+            place = ("-n", each["metadata"]["namespace"], kind["metadata"]["name"], each["metadata"]["name"])
+            kubectl("patch", *place, "--type=merge", "-p", '{"metadata": {"finalizers": null}}', check=False)
+    kubectl("delete", "--ignore-not-found", "-k", CRDS)
+
+    def ours() -> set[str]:
+        return {each for each in inventory(cluster) if " /kbs" in each or each.endswith(".kbs.confidential.dev")}
+
+    wait_until(lambda: not ours(), "what earlier tests installed is gone", seconds=60)
+    return cluster

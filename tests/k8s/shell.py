@@ -27,8 +27,10 @@ class Document:
         self.ran: list[str] = []
 
     def block(self, kind: str, having: str) -> Block:
-        """The one block of that kind with these words."""
-        (found,) = [each for each in blocks(text_of(self.page)) if each.kind == kind and having in each.text]
+        """The one block of that kind that is these words, else has them."""
+        of_kind = [each for each in blocks(text_of(self.page)) if each.kind == kind]
+        same = [each for each in of_kind if each.text.strip() == having]
+        (found,) = same or [each for each in of_kind if having in each.text]
         return found
 
     def run(self, having: str, *, seconds: float = 120) -> str:
