@@ -37,7 +37,7 @@ class Notes:
         """Say it, unless the same was said about the same object a short time ago."""
         message = shown(note.message).encode()[:_MAX_MESSAGE].decode("utf-8", "ignore")
         whole = "\0".join((resource.meta.uid, note.type, note.reason, message))
-        name = f"{resource.meta.name[:_MAX_NAME]}.{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+        name = f"{resource.meta.name[:_MAX_NAME].rstrip('.-')}.{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
         place = f"{resource.meta.namespace}/{name}"
         now = self._seconds()
         with self._lock:

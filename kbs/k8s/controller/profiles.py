@@ -38,6 +38,10 @@ from kbs.k8s.model import RegisteredDigest, WorkloadProfile, WorkloadProfileSpec
 MAX_ANNOTATION: Final = annotation.LIMIT - (8 << 10)
 """Octets; the rest is for other annotations of the Pod."""
 
+MAX_REGISTERED: Final = 64
+"""Documents of one profile at the same time, as the status has room for (`maxItems`)."""
+
+_MAX_URL: Final = 512
 _CA_FILE: Final = "kbs-ca.pem"
 _MAX_OWNER: Final = 128
 _NAMED: Final = 80  # characters of an entry's name that say whose it is
@@ -211,7 +215,7 @@ def _described(before: WorkloadProfileStatus, document: Document) -> WorkloadPro
         init_data_annotation=annotation.encode(document.raw),
         init_data_digest=document.digest.hex(),
         algorithm=document.algorithm,
-        kbs_url=url if isinstance(url, str) else None,
+        kbs_url=url if isinstance(url, str) and len(url) <= _MAX_URL else None,
     )
 
 
@@ -234,6 +238,9 @@ def _register(
         raise Unmet("KeepOldMalformed", str(err)) from None
     name = entry_name(key, digest)
     steps = plan(name, digest, known, broker.init_data(), surroundings.now, keep_old)
+    if len(steps.after) > MAX_REGISTERED:
+        text = f"{MAX_REGISTERED} documents before this one are still registered: make spec.keepOld shorter"
+        raise Unmet("TooManyKept", text)
     _carry_out(steps, broker, name, f"WorkloadProfile {key.namespace}/{key.name}"[:_MAX_OWNER], document, progress)
     status = replace(status, registered=steps.after, broker=place)
     after = None if steps.next_look is None else max(1.0, (steps.next_look - surroundings.now).total_seconds())

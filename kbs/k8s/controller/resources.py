@@ -36,6 +36,9 @@ from kbs.k8s.model import (
 )
 from kbs.secret import Secret
 
+MAX_KEYS: Final = 1024
+"""Of one Secret, as the status has room for (`maxItems`)."""
+
 _TAG: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
 
 
@@ -61,6 +64,8 @@ def wanted(spec: BrokerResourceSpec, secret: SecretContent) -> dict[str, Secret]
         return {spec.path: secret.data[key]}
     if not secret.data:
         raise Unmet("SecretEmpty", f"Secret {name} has no keys; the broker's copies stay")
+    if len(secret.data) > MAX_KEYS:
+        raise Unmet("TooManyKeys", f"Secret {name} has more than {MAX_KEYS} keys; nothing was written")
     unfit = [each for each in secret.data if not _TAG.fullmatch(each)]
     if unfit:
         raise Unmet("KeyNotAllowed", f"key {unfit[0]} of Secret {name} is no name for a tag; nothing was written")

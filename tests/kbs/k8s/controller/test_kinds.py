@@ -351,6 +351,20 @@ def test_the_document_before_stays_for_a_while(bench: Bench) -> None:
     assert len(bench.status("WorkloadProfile", "w")["registered"]) == 1
 
 
+def test_more_documents_than_a_status_has_room_for(bench: Bench) -> None:
+    """None is registered that could not be written down: nobody would ever take it away."""
+    bench.broker_ready()
+    for number in range(65):
+        bench.apply("WorkloadProfile", "w", _changed(f"v{number}"))
+        bench.look("WorkloadProfile", "w")
+    assert bench.said("WorkloadProfile", "w") == ("False", "TooManyKept")
+    assert len(bench.broker.entries) == 64
+    bench.pass_time(hours=2)
+    bench.look("WorkloadProfile", "w")
+    assert bench.said("WorkloadProfile", "w") == ("True", "Registered")
+    assert len(bench.broker.entries) == 2
+
+
 def test_back_to_the_document_before(bench: Bench) -> None:
     bench.broker_ready()
     for spec in (_profile(), _changed("two"), _profile()):

@@ -403,6 +403,16 @@ def test_a_broker_that_is_deleted_first_goes_last(bench: Bench) -> None:
     assert not bench.exists("KeyBroker", "broker")
 
 
+def test_more_keys_than_a_status_has_room_for(bench: Bench) -> None:
+    """Else all would be written, nothing written down, and nothing taken away in the end."""
+    bench.broker_ready()
+    bench.secret("db", {f"k{number}": b"1" for number in range(1025)})
+    bench.apply("BrokerResource", "r", _whole())
+    bench.look("BrokerResource", "r")
+    assert bench.said("BrokerResource", "r") == ("False", "TooManyKeys")
+    assert bench.broker.writes == []
+
+
 # --- what one namespace must not do to another ------------------------------------------------------------------------
 
 ELSEWHERE = "elsewhere"
