@@ -72,12 +72,13 @@ def prepare_command(dsn_file: Path, insecure_transport: bool, as_json: bool) -> 
     from kbs.storage.postgres.key_value import FORMAT as RULES
     from kbs.storage.postgres.opening import open_database
     from kbs.storage.postgres.recent import FORMAT as RECENT
+    from kbs.storage.postgres.seal import FORMAT as SEAL
 
     storage = config.StorageSettings(
         kind="postgres", dsn_file=dsn_file, connections=1, insecure_transport=insecure_transport
     )
     database = open_database(Path.cwd(), storage)
-    formats = (RULES, HANDSHAKES, RECENT, AUDIT)
+    formats = (RULES, HANDSHAKES, RECENT, AUDIT, SEAL)
     try:
         for form in formats:
             database.prepare(form)

@@ -58,14 +58,20 @@ def open_stores(data: Path, storage: StorageSettings, sealing: SealingKeys) -> S
     """Everything but what is recent.
 
     Raises:
-        ConfigInvalid, StorageUnavailable: as `open_rules`.
+        ConfigInvalid, StorageUnavailable: as `open_rules`; ConfigInvalid also for a database of another sealing key.
     """
     rules, database = open_rules(data, storage)
     keys = sealing.for_purpose(b"handshakes")
     if database is not None:
         from kbs.storage.postgres.handshakes import PostgresHandshakeStore
+        from kbs.storage.postgres.seal import check_key
 
-        return Stores(rules, PostgresHandshakeStore(database, keys), database)
+        try:
+            check_key(database, sealing)
+            return Stores(rules, PostgresHandshakeStore(database, keys), database)
+        except BaseException:
+            database.close()
+            raise
     if storage.kind == "memory":
         return Stores(rules, MemoryHandshakeStore())
     return Stores(rules, FileHandshakeStore(data / storage.path / "handshakes", keys))

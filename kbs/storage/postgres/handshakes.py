@@ -276,8 +276,10 @@ class PostgresHandshakeStore:
                 raise at_the_cap()
         if outcome == "void":
             self._look_again = 0.0
-        if outcome == "finished":
+        if outcome == "finished" and isinstance(earned_by, bytes):
             return Claim.FINISHED if secrets.compare_digest(earned_by, body_digest) else Claim.SPENT
+        if outcome not in _OUTCOMES:
+            raise self._database.unavailable("a damaged row of kbs_claims")
         return _OUTCOMES[outcome]
 
     def release(self, challenge_id: str) -> None:

@@ -121,7 +121,7 @@ class PostgresStore:
             return None
         number, raw_meta, value = row
         meta = _meta(raw_meta)
-        if meta is None or value is None:
+        if meta is None or not isinstance(value, bytes):  # whoever may alter tables may put anything there
             raise damaged(namespace, key, number, "its row is missing or its meta does not parse")
         return Record(key, number, meta, value)
 
@@ -260,10 +260,10 @@ class PostgresStore:
         """Nothing of its own to release: the database may serve others."""
 
 
-def _meta(raw: str | None) -> dict[str, str] | None:
-    return None if raw is None else decode_meta(raw.encode())
+def _meta(raw: object) -> dict[str, str] | None:
+    return decode_meta(raw.encode()) if isinstance(raw, str) else None
 
 
-def _meta_or_mark(raw: str | None) -> dict[str, str]:
+def _meta_or_mark(raw: object) -> dict[str, str]:
     meta = _meta(raw)
     return {DAMAGED: "its meta cannot be read"} if meta is None else meta

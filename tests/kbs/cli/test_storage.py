@@ -182,7 +182,7 @@ def test_a_copy_there_and_back(in_postgres: Path, tmp_path: Path) -> None:
         assert json.loads(copied.stdout) == {"from": str(source), "to": str(target), "keys": 1, "versions": 1}
     assert "not empty" in refusal("storage", "copy", "--from", here, "--to", in_postgres)
     prepared = invoke(None, "storage", "prepare", "--dsn-file", tmp_path / "dsn", "--json")
-    assert json.loads(prepared.stdout)["formats"] == {"rules": 1, "handshakes": 1, "recent": 1, "audit": 1}
+    assert json.loads(prepared.stdout)["formats"] == {"rules": 1, "handshakes": 1, "recent": 1, "audit": 1, "seal": 1}
     assert read_dsn(tmp_path / "dsn")
 
 

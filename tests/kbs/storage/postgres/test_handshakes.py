@@ -232,3 +232,17 @@ def test_a_batch_is_done_whole_or_not_at_all(postgres: Cluster, open_store: Open
     settle()
     assert store.token("a", NOW) == "token"
     assert store.claim("b", BODY, LATER, NOW) is Claim.SPENT
+
+
+@pytest.mark.parametrize("damage", ["state = 'free'", "state = 'claimed '", "state = 'finished', digest = NULL"])
+def test_a_damaged_claim_is_a_fault_of_the_store(
+    new_database: Callable[..., Database], open_store: OpenStore, damage: str
+) -> None:
+    """Never a claim, and no bug of ours to whoever asks."""
+    store, database = open_store(), new_database()
+    assert store.claim("c", BODY, LATER, NOW) is Claim.CLAIMED
+    database.use(lambda db: db.execute("ALTER TABLE kbs_claims ALTER COLUMN digest DROP NOT NULL"))
+    database.use(lambda db: db.execute(f"UPDATE kbs_claims SET {damage}"))
+    with pytest.raises(StorageUnavailable) as refused:
+        store.claim("c", BODY, LATER, NOW)
+    assert "a damaged row of kbs_claims" in str(refused.value.operator_detail)

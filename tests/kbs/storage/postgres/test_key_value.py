@@ -229,3 +229,28 @@ def test_only_large_records_are_asked_for_again(new_database: NewDatabase) -> No
     assert store.get("ns", "k") is not store.get("ns", "k")
     put(store, b"small")
     assert store.get("ns", "k") is store.get("ns", "k")
+
+
+@pytest.mark.parametrize("column", ["value", "meta"])
+def test_columns_of_another_type_are_damage(new_database: NewDatabase, clock: Clock, column: str) -> None:
+    database = new_database()
+    store = PostgresStore(database)
+    put(store, b"{}")
+    database.use(
+        lambda db: db.execute(f"ALTER TABLE kbs_versions ALTER COLUMN {column} TYPE INTEGER USING length({column})")
+    )
+    clock.now += key_value.LOOK_EVERY
+    with pytest.raises(StorageUnavailable) as refused:
+        store.get("ns", "k")
+    assert "meta does not parse" in str(refused.value.operator_detail)
+
+
+def test_versions_end_with_an_error(new_database: NewDatabase) -> None:
+    database = new_database()
+    store = PostgresStore(database)
+    put(store, b"1")
+    database.use(lambda db: db.execute("UPDATE kbs_keys SET last = 9223372036854775807"))
+    with pytest.raises(StorageUnavailable) as refused:
+        put(store, b"2")
+    assert "out of range" in str(refused.value.operator_detail)
+    assert [entry.version for entry in store.history("ns", "k")] == [1]
