@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from kbs.client.admin import AdminClient, condition, version_in
-from kbs.client.errors import UnexpectedAnswer
+from kbs.client.errors import ClientMisconfigured, UnexpectedAnswer
 from kbs.protocol import base64url
 from kbs.strict_json import Json
 
@@ -56,5 +56,9 @@ def _in_hex(asked: str) -> str:
     try:
         value = base64.b64decode(asked, validate=True)
     except (binascii.Error, ValueError):
-        return asked
-    return value.hex() if len(value) in _DIGESTS else asked
+        value = b""
+    if len(value) in _DIGESTS:
+        return value.hex()
+    raise ClientMisconfigured(
+        f"{asked[:100]!r} is neither the claim init_data, in hex or base64, nor the id of a decision"
+    )
