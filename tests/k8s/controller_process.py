@@ -27,11 +27,12 @@ REF = {"name": "broker"}
 class ControllerProcess:
     """One controller. Ends with `stop` (SIGTERM) or `kill`."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, folder: Path, *more: str) -> None:
+    def __init__(self, kubeconfig: Path, namespace: str, folder: Path, *more: str, everywhere: bool = False) -> None:
         self.port = free_port()
         self.log = folder / f"controller-{self.port}.log"
         listen = f"127.0.0.1:{self.port}"
-        where = ["--namespace", namespace, "--kubeconfig", str(kubeconfig), "--metrics-listen", listen]
+        place = ["--all-namespaces", "--lease-namespace"] if everywhere else ["--namespace"]
+        where = [*place, namespace, "--kubeconfig", str(kubeconfig), "--metrics-listen", listen]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*KBS, "k8s", "controller", *where, *more],
