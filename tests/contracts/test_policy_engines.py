@@ -141,6 +141,26 @@ def test_requests_do_not_leak_into_each_other(engine: PolicyEngine) -> None:
     assert engine.authorize(policy, b"{}", REQUEST) is True
 
 
+def test_a_pod_is_seen_as_data_and_only_where_one_was_verified(engine: PolicyEngine) -> None:
+    """And not where a token's claims have one."""
+    policy = SHIPPED.policy("resource/by-pod-identity")
+    pod = {"cluster": "east", "namespace": "payments", "serviceaccount": "api", "checked": "review"}
+    appraised = {"ear.status": "affirming", "ear.veraison.annotated-evidence": {"snp": {}}}
+    claims = {"submods": {"cpu0": appraised}, "identity": {"kubernetes": pod}}
+    asked = {"plugin": "resource", "resource-path": ["east", "payments.api", "key"], "query": {}}
+    for identity, allowed in (
+        ({"kubernetes": pod}, True),
+        ({}, False),
+        ({"kubernetes": {**pod, "cluster": "w"}}, False),
+    ):
+        assert engine.authorize(policy, document(claims), {**asked, "identity": identity}) is allowed
+        assert engine.authorize(policy, document(claims), asked) is False
+        assert engine.authorize(policy, document({}), {**asked, "identity": identity}) is False
+    wrong = [each for each in engine.explain_authorization(policy, document(claims), asked) if not each.ok]
+    assert "data.identity.kubernetes.cluster" in {each.claim for each in wrong}
+    assert {each.seen for each in wrong} == {None}
+
+
 def test_no_findings_is_no_error(engine: PolicyEngine) -> None:
     assert engine.explain_appraisal(EVIDENCE, document({}), snapshot()) == ()
     assert engine.explain_authorization(SHIPPED.policy("resource/upstream/deny-all"), b"{}", REQUEST) == ()

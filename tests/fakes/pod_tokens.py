@@ -74,8 +74,12 @@ class FakeCluster:
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    def token(self, *, header: Any = None, key: ec.EllipticCurvePrivateKey | None = None, **changes: Any) -> str:
-        """A token of its own key, or of another one."""
+    def token(
+        self, *, header: Any = None, key: ec.EllipticCurvePrivateKey | None = None, bound: Any = ..., **changes: Any
+    ) -> str:
+        """A token of its own key, or of another one. bound: the claim `kubernetes.io`."""
+        if bound is not ...:
+            changes["kubernetes.io"] = bound
         return compact(header or {"alg": "ES256", "kid": KID}, self.claims(**changes), key or self.key)
 
     def bound(self, **changes: Any) -> dict[str, Any]:

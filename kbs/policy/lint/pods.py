@@ -34,9 +34,8 @@ def identity_alone(module: Module, passive: frozenset[str]) -> Iterator[LintFind
     for each in module.definitions.get("allow", ()):
         if each.default or is_literal(each.value, False):
             continue
-        nodes = _depends_on(module, each)
-        paths = [path(reference.get("value")) for node in nodes for reference in references(node)]
-        if any(names[:2] == _IDENTITY for names in paths) and not _sees_evidence(module, nodes, paths, passive):
+        paths = _paths(module, _depends_on(module, each))
+        if any(names[:2] == _IDENTITY for names in paths) and not _sees_evidence(paths, passive):
             text = (
                 "`allow` holds here for a Pod without a look at the evidence: whoever runs the cluster can be any of "
                 "its Pods; add what the token has to say, such as data.kbs.affirming"
@@ -51,9 +50,15 @@ def _depends_on(module: Module, definition: Definition) -> list[Node]:
     return [own, *(each.node for name in used for each in module.definitions[name])]
 
 
-def _sees_evidence(module: Module, nodes: list[Node], paths: list[list[str | None]], passive: frozenset[str]) -> bool:
+def _paths(module: Module, nodes: list[Node]) -> list[list[str | None]]:
+    """What is referred to, by its own name or by one that it was imported under."""
+    found = [path(reference.get("value")) for node in nodes for reference in references(node)]
+    aliases = {name for node in nodes for name in names_used(node) if name in module.aliases}
+    return [*found, *(list(module.aliases[name]) for name in aliases)]
+
+
+def _sees_evidence(paths: list[list[str | None]], passive: frozenset[str]) -> bool:
     if any(names[:1] == ["input"] for names in paths):
         return True
-    imported = [list(module.aliases[name]) for node in nodes for name in names_used(node) if name in module.aliases]
-    libraries = {names[2] for names in (*paths, *imported) if names[:2] == ["data", "kbs"] and len(names) > 2}
+    libraries = {names[2] for names in paths if names[:2] == ["data", "kbs"] and len(names) > 2}
     return bool(libraries - passive - {None})

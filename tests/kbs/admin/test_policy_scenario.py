@@ -28,6 +28,8 @@ def test_values_and_request_may_be_left_out() -> None:
     assert (read.values, read.request, read.sets) == ({}, dict(ANY_REQUEST), ())
     asked = read_scenario(json.dumps({**WHOLE, "request": {"resource-path": ["a"]}}).encode())
     assert asked.request == {**ANY_REQUEST, "resource-path": ["a"]}
+    pod = {"identity": {"kubernetes": {"pod": "a"}}}
+    assert read_scenario(json.dumps({**WHOLE, "request": pod}).encode()).request == {**ANY_REQUEST, **pod}
 
 
 @pytest.mark.parametrize(
@@ -49,9 +51,13 @@ def test_values_and_request_may_be_left_out() -> None:
         ({"request": {"query": 1}}, "plugin and query"),
         ({"request": {"plugin": 1}}, "plugin and query"),
         ({"request": {"resource-path": [1]}}, "list of texts"),
+        ({"request": {"identity": []}}, "member identity"),
+        ({"request": {"identity": {"other": {}}}}, "member identity"),
+        ({"request": {"identity": {"kubernetes": {"pod": 1}}}}, "member identity"),
+        ({"request": {"identity": {"kubernetes": {"pods": "a"}}}}, "unknown member 'pods'"),
         ({"other": 1}, "unknown member 'other'"),
     ],
-    ids=range(17),
+    ids=range(21),
 )
 def test_another_form_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(MalformedMessage, match=words):

@@ -54,7 +54,7 @@ def test_a_token_of_a_pod() -> None:
 
 
 def test_clusters_of_old_have_neither_node_nor_id() -> None:
-    pod = read(CLUSTER.token(jti=None, **{"kubernetes.io": CLUSTER.bound(node=None)}))
+    pod = read(CLUSTER.token(jti=None, bound=CLUSTER.bound(node=None)))
     assert (pod.node, pod.token_id) == (None, None)
     assert pod.document().keys() == POD_MEMBERS - {"node"}
 
@@ -145,7 +145,7 @@ UID = "22222222-0000-4000-8000-000000000002"
     ids=range(18),
 )
 def test_what_names_no_pod(bound: Any) -> None:
-    refused(CLUSTER.token(**{"kubernetes.io": bound}))
+    refused(CLUSTER.token(bound=bound))
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_what_the_claims_refuse_is_not_asked_about(cluster: FakeCluster, reviewe
         cluster.token(aud=["https://kubernetes.default.svc"]),
         cluster.token(iss="https://other"),
         cluster.token(exp=NOW - 61),
-        cluster.token(**{"kubernetes.io": cluster.bound(pod=None)}),
+        cluster.token(bound=cluster.bound(pod=None)),
     ):
         with pytest.raises(PodTokenRejected):
             verify(reviewed, text)

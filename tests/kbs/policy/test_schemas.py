@@ -19,6 +19,7 @@ from kbs.errors import PolicyBroken
 from kbs.policy import outcome
 from kbs.policy.decisions import DecisionInput, _line, extension_digests
 from kbs.policy.engine import Finding, PolicyKind
+from kbs.policy.lint.pods import POD_MEMBERS
 from kbs.policy.rego_sources import policies_folder
 from kbs.policy.shipped import Shipped
 from kbs.policy.wasm import WasmEngine
@@ -155,6 +156,21 @@ def test_kept_decisions_fit(kind: PolicyKind) -> None:
     KEPT.validate(kept)
     assert not KEPT.is_valid({**kept, "secret": 1})
     assert not KEPT.is_valid({**kept, "outcome": {}})
+
+
+def test_a_pod_in_a_kept_request_fits() -> None:
+    pod = dict.fromkeys(POD_MEMBERS, "x") | {"checked": "review"}
+    for identity, fits in (
+        ({}, True),
+        ({"kubernetes": pod}, True),
+        ({"kubernetes": {}}, False),
+        ({"other": {}}, False),
+    ):
+        asked = {**REQUEST, "identity": identity}
+        made = DecisionInput("0" * 32, PolicyKind.RESOURCE, "id", "d", b"{}", {"allow": True}, "", asked, "v1")
+        assert KEPT.is_valid(json.loads(_line(made, NOW.isoformat()))) is fits
+        assert validator("resource-data.json").is_valid(asked) is fits
+    assert not KEPT.is_valid({"request": {"identity": {"kubernetes": {**pod, "token": "x"}}}})
 
 
 def test_reference_values_and_sets() -> None:
