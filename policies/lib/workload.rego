@@ -67,13 +67,13 @@ logging := {"az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "sgx", "snp", "tdx", "tp
 # measured event another label. "complete": each event of the agent's register is one of the agent's. "unused": nothing
 # was measured into it, or the TEE has none. Null: something was, and nobody knows what.
 runtime_log(document) := "complete" if {
-	some tee, index in {"tdx": 4, "csv": 4, "tpm": 17}
+	some tee, index in {"tdx": 4, "csv": 4, "tpm": 17, "az-snp-vtpm": 17, "az-tdx-vtpm": 17}
 	some register in document[tee].event_log.registers
 	register.index == index
 	register.events == register.runtime_events
 	is_number(register.events)
 } else := null if {
-	some tee in ["tdx", "csv", "tpm"]
+	some tee in ["tdx", "csv", "tpm", "az-snp-vtpm", "az-tdx-vtpm"]
 	is_object(document[tee].event_log)
 } else := "unused" if {
 	count(object.keys(document) & logging) > 0

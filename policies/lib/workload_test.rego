@@ -82,13 +82,14 @@ logged(tee, index, events, runtime) := {tee: {"event_log": {"registers": [
 ]}}}
 
 test_runtime_log_complete if {
-	every pair in [["tdx", 4], ["csv", 4], ["tpm", 17]] {
+	every pair in [["tdx", 4], ["csv", 4], ["tpm", 17], ["az-snp-vtpm", 17], ["az-tdx-vtpm", 17]] {
 		workload.runtime_log(logged(pair[0], pair[1], 0, 0)) == "complete"
 		workload.runtime_log(logged(pair[0], pair[1], 2, 2)) == "complete"
 		workload.runtime_log(logged(pair[0], pair[1], 2, 1)) == null
 		workload.runtime_log(logged(pair[0], 3, 2, 2)) == null
 	}
 	workload.runtime_log({"tdx": {"event_log": {"registers": [{"index": 4}]}}}) == null
+	workload.runtime_log({"az-tdx-vtpm": {"tpm": {"pcr17": "00"}, "event_log": {"registers": []}}}) == null
 	workload.runtime_log({"tdx": {"event_log": {"registers": [{"index": 4, "events": null, "runtime_events": null}]}}}) == null
 }
 
