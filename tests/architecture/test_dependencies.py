@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OWN = {"kbs", "rvps", "tests"}
+OWN = {"image", "kbs", "rvps", "tests"}
 
 IMPORT_NAMES: Mapping[str, str] = {
     "azure-core": "azure",

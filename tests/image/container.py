@@ -64,7 +64,11 @@ def started(
     """
     with tempfile.TemporaryDirectory(prefix="kbs-runc-", dir="/var/tmp") as name:
         bundle = Path(name)
-        specification = _specification(tree, configuration, arguments, volumes, env)
+        hosts = bundle / "hosts"
+        hosts.write_text("127.0.0.1 localhost\n")  # every runtime mounts one
+        hosts.chmod(0o644)
+        bundle.chmod(0o711)
+        specification = _specification(tree, configuration, arguments, {"/etc/hosts": hosts, **volumes}, env)
         (bundle / "config.json").write_text(json.dumps(specification))
         log = bundle / "log"
         with log.open("wb") as file:
