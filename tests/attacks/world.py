@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from kbs import app, extensions
+from kbs import app
 from kbs.admin import data_directory
 from kbs.attestation.verifiers.snp.verifier import SnpVerifier
 from kbs.audit.verify import VerificationReport, verify
@@ -39,7 +38,6 @@ REFERENCE_VALUES: Final[Mapping[str, Any]] = {
     "snp_microcode": [219],
 }
 _ENGINE: Final = WasmEngine(lambda: START)  # what a policy is compiled to is the same for every broker
-_entry_points: Final = functools.cache(entry_points)
 
 
 @functools.cache
@@ -174,9 +172,8 @@ class Site:
 
 
 def share_what_is_slow_to_make(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile policies to machine code and look through installed packages once per test run, not once per broker."""
+    """Compile policies to machine code once per test run, not once per broker."""
     monkeypatch.setattr(app, "_engine", lambda settings, clock: _ENGINE)
-    monkeypatch.setattr(extensions, "entry_points", _entry_points)
 
 
 def count_verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
