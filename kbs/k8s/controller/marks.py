@@ -34,6 +34,11 @@ class Marks:
             return None
         return known[0]
 
+    def paths(self, key_broker: str) -> tuple[str, ...]:
+        """What this process wrote and nobody took away since."""
+        with self._lock:
+            return tuple(sorted(path for named, _, path in self._written if named == key_broker))
+
     def forget(self, broker: tuple[str, str], path: str) -> None:
         """It is not there any more."""
         with self._lock:

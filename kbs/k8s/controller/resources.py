@@ -109,13 +109,11 @@ def written(resource: BrokerResource) -> tuple[WrittenResource, ...]:
 
     Whoever may write a status must not have the controller delete what lies elsewhere.
     """
-    spec = resource.spec
-    below = f"{spec.path}/"
-    return tuple(
-        each
-        for each in resource.status.resources
-        if (each.path == spec.path if spec.secret_ref.key is not None else each.path.startswith(below))
-    )
+    return tuple(each for each in resource.status.resources if _covers(resource.spec, each.path))
+
+
+def _covers(spec: BrokerResourceSpec, path: str) -> bool:
+    return path == spec.path if spec.secret_ref.key is not None else path.startswith(f"{spec.path}/")
 
 
 def reconcile(key: Key, resource: BrokerResource, surroundings: Surroundings) -> Outcome:
@@ -163,9 +161,13 @@ def reconcile(key: Key, resource: BrokerResource, surroundings: Surroundings) ->
 def remove(key: Key, resource: BrokerResource, surroundings: Surroundings) -> Removal:
     """Take the broker's copies away, where the object says so; not those that another object wrote since."""
     other = rival(key, resource, surroundings.snapshot)
-    others = () if other is None else surroundings.snapshot.objects[other].status.resources
-    taken = {each.path for each in others}
-    paths = [each.path for each in written(resource) if each.path not in taken]
+    mine = {each.path for each in written(resource)}
+    if other is None:  # and what was written, but could not be written down
+        known = surroundings.marks.paths("/".join(broker_ref(resource) or ()))
+        mine |= {path for path in known if _covers(resource.spec, path)}
+    else:
+        mine -= {each.path for each in surroundings.snapshot.objects[other].status.resources}
+    paths = sorted(mine)
     if resource.spec.deletion_policy is DeletionPolicy.RETAIN or not paths:
         return Removal(True)
     found, broker = broker_of(resource, surroundings)

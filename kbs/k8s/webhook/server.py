@@ -89,8 +89,9 @@ class WebhookApplication(BaseApplication):  # type: ignore[misc]
 
 
 class PatientSocket(ssl.SSLSocket):
-    """Waits for a peer no longer than an API server waits for us: else a few that say nothing, or one byte now and then,
-    hold all threads.
+    """Waits for a peer no longer than an API server waits for us.
+
+    Else a few that say nothing, or a byte now and then, hold all threads.
     """
 
     patience = 5.0  # seconds, for a handshake and for a whole request

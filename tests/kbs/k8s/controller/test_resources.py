@@ -403,6 +403,26 @@ def test_a_broker_that_is_deleted_first_goes_last(bench: Bench) -> None:
     assert not bench.exists("KeyBroker", "broker")
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["one key", "all keys"])
+def test_what_could_not_be_written_down_is_taken_away_all_the_same(bench: Bench, *, whole: bool) -> None:
+    """The API server takes the deletion, and took no status before."""
+    bench.broker_ready()
+    bench.secret("db", {"pw": SECRET})
+    bench.secret("other", {"pw": SECRET})
+    bench.apply("BrokerResource", "other", _one(path="team/other/pw", secretRef={"name": "other", "key": "pw"}))
+    bench.look("BrokerResource", "other")
+    bench.apply("BrokerResource", "r", _whole() if whole else _one())
+    bench.api.fault = lambda verb, kind, name, sub: ApiError("500") if sub == "status" else None
+    with pytest.raises(ApiError):
+        bench.look("BrokerResource", "r")
+    bench.api.fault = None
+    assert len(bench.broker.resources) == 2
+    bench.delete("BrokerResource", "r")
+    bench.look("BrokerResource", "r")
+    assert set(bench.broker.resources) == {"team/other/pw"}
+    assert not bench.exists("BrokerResource", "r")
+
+
 def test_more_keys_than_a_status_has_room_for(bench: Bench) -> None:
     """Else all would be written, nothing written down, and nothing taken away in the end."""
     bench.broker_ready()
