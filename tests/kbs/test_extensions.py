@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_packages_are_looked_through_once(tmp_path: Path, monkeypatch: pytest.Mo
     install(tmp_path / "one", "it")
     monkeypatch.syspath_prepend(tmp_path / "one")
     asked: list[str] = []
-    original = extensions.entry_points
+    original = entry_points
 
     def counted(*, group: str) -> object:
         asked.append(group)
