@@ -88,6 +88,7 @@ def test_a_crash_of_the_server_voids_what_was_open(postgres: Cluster, open_store
         assert store.claim("answered", BODY, LATER, NOW, epoch) is Claim.VOID
         assert store.claim("never seen", BODY, LATER, NOW, epoch) is Claim.VOID
     assert one.epoch == two.epoch != epoch
+    assert one.claim("never seen", BODY, LATER, NOW, epoch) is Claim.VOID  # now that there is a new one, too
     one.finish("in work", "token")
     assert one.token("in work", NOW) is None
     assert two.claim("new", BODY, LATER, NOW, one.epoch) is Claim.CLAIMED

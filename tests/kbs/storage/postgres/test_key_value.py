@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -254,3 +255,24 @@ def test_versions_end_with_an_error(new_database: NewDatabase) -> None:
         put(store, b"2")
     assert "out of range" in str(refused.value.operator_detail)
     assert [entry.version for entry in store.history("ns", "k")] == [1]
+
+
+def test_a_write_whose_answer_was_lost_is_looked_for(
+    new_database: NewDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is committed; who wrote it was told that the store is down, and must not go on with what was before."""
+    database = new_database()
+    store = PostgresStore(database)
+    put(store, b"old")
+    assert value(store) == b"old"
+    use = database.use
+
+    def lost(*given: Any, **more: Any) -> None:
+        use(*given, **more)
+        raise StorageUnavailable("the store is unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "use", lost)
+        with pytest.raises(StorageUnavailable):
+            put(store, b"new")
+    assert value(store) == b"new"
