@@ -116,10 +116,10 @@ audit = "{keys}/audit.pem"
         )
         environment = {**os.environ, "KBS_CONFIG": str(folder / "kbs.toml")}
         self.all = [Replica(folder / f"data-{at}", free_port(), environment) for at in range(count)]
-        for each in self.all:
-            each.data.mkdir(mode=0o700)
-            each.start()
         try:
+            for each in self.all:
+                each.data.mkdir(mode=0o700)
+                each.start()
             for each in self.all:
                 each.wait()
         except BaseException:
@@ -181,13 +181,16 @@ audit = "{keys}/audit.pem"
 class Load:
     """Guests in closed loops, each request at the next broker.
 
-    outcomes: of requests, `step status` or `step lost`: no answer came. released: secrets that were opened.
-    lost_handshakes: those that a guest gave up. timeout: seconds after which a guest asks another broker.
+    outcomes: of requests, `step status` or `step lost`: no answer came. reasons: of 503. released: secrets that were
+    opened. lost_handshakes: those that a guest gave up. timeout: seconds after which a guest asks another broker.
+    pause: seconds between two handshakes of a guest, so that brokers that begin have time to.
     """
 
     replicas: Replicas
     timeout: float = 60.0
+    pause: float = 0.05
     outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     released: int = 0
     lost_handshakes: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -223,6 +226,7 @@ class Load:
             if not self._handshake(clients, turn):
                 with self._lock:
                     self.lost_handshakes += 1
+            time.sleep(self.pause)
         for client in clients:
             client.close()
 
@@ -268,6 +272,7 @@ class Load:
                 self._count(f"{step} lost")
             except TryLater as err:
                 self._count(f"{step} {err.problem.status}")
+                self.reasons[f"{step} {err.problem.reason}"] += 1
                 time.sleep(0.05)
             except Refused as err:
                 self._count(f"{step} {err.problem.status} {err.problem.reason}")

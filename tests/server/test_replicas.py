@@ -164,14 +164,13 @@ def test_a_rolling_restart_loses_no_handshake(replicas: Replicas, database: Data
     before = granted(database)
     with Load(replicas).running(guests=2) as load:
         for each in replicas.all:
-            load.until(released=10)
+            load.until(released=5)
             assert each.end() == 0
             load.until(released=5)
             each.start()
             each.wait()
-        load.until(released=10)
     assert load.lost_handshakes == 0
-    assert set(load.outcomes) <= FINE | {"auth lost", "attest lost", "resource lost"}
+    assert set(load.outcomes) <= FINE | {"auth lost", "attest lost", "resource lost"}, load.reasons
     assert load.released <= granted(database) - before <= load.released + load.outcomes["resource lost"]
     assert replicas.verified()["ok"]
 
@@ -179,7 +178,7 @@ def test_a_rolling_restart_loses_no_handshake(replicas: Replicas, database: Data
 def test_no_wrong_answer_while_brokers_die_and_postgres_restarts(
     replicas: Replicas, database: Database, postgres: Cluster
 ) -> None:
-    """Killed, stopped for five seconds, and PostgreSQL gone twice: once it ended, once it crashed."""
+    """Killed, stopped for four seconds, and PostgreSQL gone twice: once it ended, once it crashed."""
     before = granted(database)
     one, two, _ = replicas.all
     with Load(replicas, timeout=3).running() as load:
@@ -191,7 +190,7 @@ def test_no_wrong_answer_while_brokers_die_and_postgres_restarts(
         two.signal(signal.SIGSTOP)
         try:
             one.start()
-            time.sleep(5)
+            time.sleep(4)  # longer than a guest waits, and than the log's tail waits for anybody
         finally:
             two.signal(signal.SIGCONT)
         one.wait()
