@@ -27,6 +27,7 @@ from kbs.k8s.check.model import Row, Verdict
 from kbs.k8s.check.pods import pods_of
 from kbs.k8s.documents import read
 from kbs.k8s.model import WORKLOAD_PROFILE
+from kbs.k8s.wiring.pod import mapping
 from kbs.k8s.wiring.profile import profile_of
 from kbs.policy.store import RESOURCE_POLICY_ID
 
@@ -64,7 +65,10 @@ def check_command(
     profiles = [each for file in ([profile] if profile else ()) for each in objects_of(file)] + objects
     given = Given(
         profiles=[profile_of(read(WORKLOAD_PROFILE, each)) for each in _of("WorkloadProfile", profiles)],
-        secrets={str((each.get("metadata") or {}).get("name")): each for each in _of("Secret", objects)},
+        secrets={
+            str(mapping(each.get("metadata"), "metadata of a Secret").get("name")): each
+            for each in _of("Secret", objects)
+        },
         key=None if jwk is None else read_public(jwk),
         tee=tee,
         at=system_clock(),

@@ -19,7 +19,7 @@ from kbs.k8s.check.pods import Candidate
 from kbs.k8s.wiring.findings import Effect, Finding, shown
 from kbs.k8s.wiring.inspection import inspect
 from kbs.k8s.wiring.json_patch import apply
-from kbs.k8s.wiring.pod import Pod, annotations_size, read_pod
+from kbs.k8s.wiring.pod import Pod, annotations_size, mapping, read_pod
 from kbs.k8s.wiring.profile import Profile, choose
 from kbs.k8s.wiring.wire import wire
 from kbs.k8s.wiring.workloads import profile_name
@@ -245,9 +245,9 @@ def _sealed_row(where: str, value: str, given: Given, report: Report) -> Row:
 
 def _values(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The texts of a Secret; what is no text is no sealed string."""
-    for key, value in (manifest.get("stringData") or {}).items():
+    for key, value in mapping(manifest.get("stringData"), "stringData of a Secret").items():
         yield str(key), str(value)
-    for key, value in (manifest.get("data") or {}).items():
+    for key, value in mapping(manifest.get("data"), "data of a Secret").items():
         try:
             yield str(key), base64.b64decode(str(value), validate=True).decode("utf-8")
         except (binascii.Error, UnicodeDecodeError):

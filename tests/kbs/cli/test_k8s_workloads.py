@@ -333,3 +333,11 @@ def test_check_asks_the_broker(
     assert names(report) == {"policy-denies"}
     (report,) = bad_json(run(*words, "--tee", "se"))["pods"]
     assert "tee-not-enabled" in names(report)
+
+
+@pytest.mark.parametrize("member", ["metadata", "data", "stringData"])
+def test_check_of_a_secret_that_is_none(write: Write, member: str) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db"}, member: 1}
+    done = invoke(None, "k8s", "check", write("f.yaml", profile_object(), pod(), secret), "-n", "shop")
+    assert done.exit_code == 1
+    assert f"{member} of a Secret is no object" in done.stderr

@@ -201,6 +201,19 @@ def test_all_annotations_together_must_fit() -> None:
 
 COLLISIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain value": ("env-differs", pod(container={"env": [{"name": "DB_PASSWORD", "value": "x"}]})),
+    "one that may be absent": (
+        "env-differs",
+        pod(
+            container={
+                "env": [
+                    {
+                        "name": "DB_PASSWORD",
+                        "valueFrom": {"secretKeyRef": {"name": "db", "key": "password", "optional": True}},
+                    }
+                ]
+            }
+        ),
+    ),
     "another key": (
         "env-differs",
         pod(container={"env": [{"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "p"}}}]}),
@@ -226,6 +239,17 @@ COLLISIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "mount-differs",
         pod(container={"volumeMounts": [{"name": "kbs-sealed-db", "mountPath": "/etc/db"}]}),
     ),
+    **{
+        f"mount with {member}": (
+            "mount-differs",
+            pod(
+                container={
+                    "volumeMounts": [{"name": "kbs-sealed-db", "mountPath": "/etc/db", "readOnly": True, member: "x"}]
+                }
+            ),
+        )
+        for member in ("subPath", "subPathExpr")
+    },
 }
 
 
