@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import sys
@@ -17,6 +18,11 @@ from kbs.cli.parameters import Duration
 from kbs.clock import system_clock
 from kbs.k8s.keys import Wanted, key_manifests
 
+_LONGEST_HOST = 253
+_HOST = re.compile(
+    r"(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*"
+    r"(?![0-9]+$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+)
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 
 
@@ -33,11 +39,34 @@ def _label(context: click.Context, parameter: click.Parameter, value: str) -> st
     return value
 
 
+def _hosts(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Addresses, and host names (RFC 1123 section 2.1) whose first label may be `*`."""
+    del context, parameter
+    for host in value:
+        if not _is_address(host) and (len(host) > _LONGEST_HOST or not _HOST.fullmatch(host)):
+            raise click.BadParameter(f"{host!r} is no host name and no address")
+    return value
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 @click.command("keys", short_help="New keys, TLS and an admin token, as Secrets for `kubectl create`.")
 @click.option("--namespace", default="kbs", show_default=True, callback=_label, help="Namespace of the broker.")
 @click.option("--name", default="kbs", show_default=True, callback=_label, help="Name of the broker's StatefulSet.")
 @click.option("--create-namespace", is_flag=True, help="Begin with the namespace, held to restricted Pod security.")
-@click.option("--host", "hosts", multiple=True, help="Further host name or address of the certificate; repeatable.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    callback=_hosts,
+    help="Further host name or address of the certificate; repeatable.",
+)
 @click.option("--without-tls", is_flag=True, help="No certificate: cert-manager or somebody else makes it.")
 @click.option(
     "--token-lifetime",
@@ -67,6 +96,9 @@ def keys_command(
     """
     if out is None and is_terminal():
         fail("keys are not shown on a terminal", hint="kbs k8s keys | kubectl create -f -   or: --out FILE")
+        raise click.exceptions.Exit(1)
+    if out is not None and not out.parent.is_dir():
+        fail(f"{out.parent} is no folder; nothing was made", hint="make it, or name another file with --out")
         raise click.exceptions.Exit(1)
     if out is not None and out.is_file():
         fail(f"{out} exists; nothing was made", hint="name another file: it may hold keys that are in use")

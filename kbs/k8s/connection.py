@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import urllib3
+import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config.config_exception import ConfigException
@@ -188,7 +189,7 @@ def connect(kubeconfig: Path | None, *, user_agent: str, context: str | None = N
             config.load_incluster_config(client_configuration=configuration)
         else:
             config.load_kube_config(str(kubeconfig), context=context, client_configuration=configuration)
-    except (ConfigException, OSError, ValueError, TypeError, KeyError) as err:
+    except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as err:
         place = "this Pod" if kubeconfig is None else str(kubeconfig)
         hint = "; outside a cluster, name a file with --kubeconfig" if kubeconfig is None else ""
         raise ConfigInvalid(f"no way to an API server from {place} ({type(err).__name__}){hint}") from None

@@ -124,3 +124,17 @@ def test_keys_are_not_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_wrong_use_is_told(wrong: Sequence[str]) -> None:
     assert keys(*wrong).exit_code == 2
+
+
+@pytest.mark.parametrize("host", ["bad..host", "a/b", "300.1.1.1", "-a", "a b", ""])
+def test_keys_for_a_host_that_is_none_are_not_made(host: str) -> None:
+    done = keys("--host", host)
+    assert done.exit_code == 2
+    assert "is no host name and no address" in done.output
+    assert "Secret" not in done.output
+
+
+def test_keys_into_a_folder_that_is_not_there_are_not_made(tmp_path: Path) -> None:
+    done = keys("--out", str(tmp_path / "absent/keys.yaml"))
+    assert done.exit_code == 1
+    assert "is no folder; nothing was made" in done.output

@@ -155,6 +155,7 @@ def wrong_uses(tmp_path: Path) -> dict[str, tuple[Sequence[Any], str]]:
             ("--from-namespace", "a", "--kubeconfig", tmp_path / "kubeconfig"),
             "no way to an API server",
         ),
+        "kubeconfig no YAML": (("--from-namespace", "a", "--kubeconfig", tmp_path / "broken.yaml"), "no way to an API"),
         "two of them": (("--from", SAMPLE, "--from", CONFIGS / "coco-as-grpc-3.toml"), "several settings files"),
     }
 
