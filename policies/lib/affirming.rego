@@ -13,6 +13,11 @@ software := {"sample", "sampledevice"}
 # A request for a resource, by a token of that kind.
 resource if {
 	data.plugin == "resource"
+	token
+}
+
+# A token of that kind, whatever it asks for.
+token if {
 	is_object(input.submods)
 	count(input.submods) > 0
 	every name, appraisal in input.submods {

@@ -14,7 +14,7 @@ default allow := false
 
 allow if {
 	data.plugin in plugins
-	affirming.resource with data.plugin as "resource"
+	affirming.token
 }
 
 # The default's first row is the one about the plugin.
