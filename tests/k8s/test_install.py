@@ -1,4 +1,4 @@
-"""Installed on a real API server as the documents say, both ways: keys, upgrade, uninstall, and Pods that start."""
+"""What a real API server says of every overlay and values file, and of new keys; `test_install_document` installs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +14,10 @@ import yaml
 from kbs.k8s.keys import POD_SECURITY
 from tests.k8s.cluster import Cluster, new_namespace, wait_until
 from tests.k8s.conftest import Command
-from tests.k8s.kubelet import Node
-from tests.k8s.rendering import CHART, K8S, kustomize, values
 from tests.k8s.rendering import helm as template
+from tests.k8s.rendering import kustomize, values
 
 KBS = [sys.executable, "-m", "kbs"]
-IMAGE = "ghcr.io/confidential-key-broker/kbs"
 SHIPPED = ("dev", "prod", "ha", "air-gapped", "opa")
 
 
@@ -41,14 +38,6 @@ def kbs_namespace(cluster: Cluster) -> Iterator[str]:
 def names_of_namespaces(cluster: Cluster) -> set[str]:
     """All there are, those too that are on their way out."""
     return {each.metadata.name for each in cluster.core.list_namespace().items}
-
-
-@pytest.fixture
-def node(cluster: Cluster, tmp_path: Path) -> Iterator[Node]:
-    """Where the image's entry point is this checkout's `kbs`."""
-    running = Node(cluster, tmp_path, {IMAGE: KBS})
-    yield running
-    running.stop()
 
 
 @pytest.mark.usefixtures("kbs_namespace")
@@ -108,55 +97,3 @@ def test_keys_are_never_replaced(namespace: str, kubectl: Command) -> None:
     assert "field is immutable when `immutable` is set" in forced.stderr
     kept = json.loads(kubectl("get", "secret", "kbs-keys", "-n", namespace, "-o", "json").stdout)["data"]
     assert kept == next(each for each in yaml.safe_load_all(first) if "immutable" in each)["data"]
-
-
-def test_helm_installs_upgrades_and_leaves_only_what_must_not_be_lost(
-    cluster: Cluster, node: Node, helm: Command, kubectl: Command, installed_crds: list[str]
-) -> None:
-    assert installed_crds
-    name = "helm-install"
-    with new_namespace(cluster, name, POD_SECURITY):
-        kubectl("create", "-f", "-", input=keys("--namespace", name, "--name", "broker"))
-        before = _everything(kubectl, name)
-        done = helm("install", "broker", CHART, "-n", name, "--skip-crds", "--set", "controller.enabled=false")
-        assert "https://broker.helm-install.svc:8080" in done.stdout
-        (running,) = node.run_workload("StatefulSet", name, "broker")
-        assert running.containers["kbs"].status() is None
-        helm(
-            "upgrade",
-            "broker",
-            CHART,
-            "-n",
-            name,
-            "--skip-crds",
-            "--set",
-            "settings.server.workers=1",
-            "--wait=hookOnly",
-        )
-        settings = kubectl(
-            "get", "configmap", "broker-settings", "-n", name, "-o", "jsonpath={.data.kbs\\.toml}"
-        ).stdout
-        assert '"workers" = 1' in settings
-        helm("uninstall", "broker", "-n", name)
-        running.stop()
-        wait_until(lambda: "pod/broker-0" not in _everything(kubectl, name), "the Pod is gone")
-        assert _everything(kubectl, name) - before == {"persistentvolumeclaim/data-broker-0"}
-
-
-def _everything(kubectl: Command, namespace: str) -> set[str]:
-    kinds = "all,configmap,secret,serviceaccount,role,rolebinding,networkpolicy,pvc,pdb,hpa,ingress"
-    listed = kubectl("get", kinds, "-n", namespace, "-o", "name").stdout.split()
-    return {each for each in listed if "sh.helm" not in each}
-
-
-def test_kustomize_installs_a_broker_that_starts(node: Node, kbs_namespace: str, kubectl: Command) -> None:
-    kubectl("create", "-f", "-", input=keys())
-    kubectl("apply", "--server-side", "-k", K8S / "base")
-    (running,) = node.run_workload("StatefulSet", kbs_namespace, "kbs")
-    assert running.containers["kbs"].status() is None
-    running.stop()
-    kubectl("delete", "-k", K8S / "base")
-    wait_until(lambda: "pod/kbs-0" not in _everything(kubectl, kbs_namespace), "the Pod is gone")
-    left = {"persistentvolumeclaim/data-kbs-0", "secret/kbs-keys", "secret/kbs-tls", "secret/kbs-admin-token"}
-    left |= {"configmap/kbs-ca", "configmap/kube-root-ca.crt", "serviceaccount/default"}
-    assert _everything(kubectl, kbs_namespace) == left

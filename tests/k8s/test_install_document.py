@@ -12,7 +12,7 @@ import yaml
 from kbs.k8s.model import API_VERSION
 from tests.fakes.running_broker import KBS
 from tests.k8s.cluster import Cluster
-from tests.k8s.conftest import IMAGE, ROOT, Command
+from tests.k8s.conftest import CRDS, IMAGE, ROOT, Command
 from tests.k8s.inventory import inventory, wait_until_left
 from tests.k8s.kubelet import Node
 from tests.k8s.shell import Document
@@ -78,11 +78,20 @@ def test_installed_both_ways(
     assert '"workers" = 1' in kubectl(*read).stdout
     page.run(CONTROLLED)
     page.run("helm uninstall")
+    machines.kill_pods()
+    wait_until_left(cluster, before, KEPT | OF_A_NAMESPACE | _definitions())
 
     _beside(page)
     page.run("kubectl delete namespace kbs")
     wait_until_left(cluster, before)
     assert [any(word in text for word in NEEDS_A_KUBELET) for text in page.not_run()] == [True, True]
+
+
+def _definitions() -> set[str]:
+    """Helm leaves them, and the API server what it makes of them."""
+    written = [yaml.safe_load(path.read_text()) for path in CRDS.glob("*.yaml") if path.name != "kustomization.yaml"]
+    names = {f"apiextensions.k8s.io/v1/customresourcedefinitions /{each['metadata']['name']}" for each in written}
+    return names | {"apiregistration.k8s.io/v1/apiservices /v1alpha1.kbs.confidential.dev"}
 
 
 def _used(kubectl: Command, machines: Node) -> None:
