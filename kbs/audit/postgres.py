@@ -237,6 +237,7 @@ class PostgresAuditLog:
             return self._append_locked(db, decisions, bodies)
         except psycopg.errors.UniqueViolation:
             raise WentBack("the log has records beyond its tail: the tail was set back") from None
+
     def _append_locked(self, db: Connection, decisions: list[str], bodies: list[bytes]) -> Tail:
         cursor = db.execute(f"BEGIN; {LOCK_TAIL}", prepare=False)
         cursor.nextset()

@@ -56,7 +56,9 @@ class Metrics:
         self._approvals = Counter("kbs_policy_approvals", "Attested requests granted", registry=registry)
         self._violations = Counter("kbs_policy_violations", "Attested requests denied by policy", registry=registry)
         self._policy_errors = Counter("kbs_policy_errors", "Policy evaluations that failed", registry=registry)
-        self._refusals = Counter("kbs_refusals", "Requests refused, by the stable reason", ["reason"], registry=registry)
+        self._refusals = Counter(
+            "kbs_refusals", "Requests refused, by the stable reason", ["reason"], registry=registry
+        )
         for reason in _reasons(KbsError):
             self._refusals.labels(reason)  # there from the start: a rate sees the first one, too
         self._expiry = Gauge(
