@@ -178,6 +178,7 @@ def build(
     sealing = SealingKeys([Secret(read_key(data / keys.sealing))])
     token_key = load_token_key(data / keys.token, _under(data, settings.token.signer_chain))
     admin_key = load_signing_key(data / keys.admin)
+    _audit_key(data / keys.audit)  # a key that is missing shows before anything is made
     stores = open_stores(data, settings.storage, sealing)
     audit = open_audit(data, settings, clock=clock, database=stores.database)
     store = SealedStore(stores.rules, sealing)

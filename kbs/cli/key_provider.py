@@ -45,7 +45,7 @@ def _provider_options(command: Callable[..., None]) -> Callable[..., None]:
         place: Place,
         **given: Any,
     ) -> None:
-        guest = Guest(**{each.name: given.pop(each.name) for each in dataclasses.fields(Guest)})
+        guest = Guest(**{each.name: given.pop(each.name) for each in dataclasses.fields(Guest) if each.name in given})
 
         def build(*, one_layer: bool, tell: Callable[[str], None]) -> KeyProvider:
             named = place.given or place.data is not None

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from kbs.client.admin import AdminClient
-from kbs.client.errors import Refused, TryLater, Unreachable
+from kbs.client.errors import ClientError, Refused, TryLater, Unreachable
 from kbs.client.guest import GuestClient
 from kbs.client.tee_keys import KeyKind, TeeKeyPair
 from kbs.policy.rego_sources import policies_folder
@@ -146,6 +146,17 @@ audit = "{keys}/audit.pem"
                 {"svn": ["1"], "launch_digest": ["abcde"], "major_version": 1, "minimum_minor_version": 4}
             )
             admin.set_resource_policy((policies_folder() / "resource/sample-demo.rego").read_bytes())
+        deadline = time.monotonic() + 20
+        for at in range(len(self.all)):  # each asks several times a second
+            while not self._releases(at):
+                assert time.monotonic() < deadline
+
+    def _releases(self, at: int) -> bool:
+        with self.guest(at) as guest:
+            try:
+                return guest.get_resource(PATH) == VALUE
+            except ClientError:
+                return False
 
     def kbs(self, at: int, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command on the data directory of one of them."""

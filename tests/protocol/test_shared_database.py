@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kbs.storage.postgres.database import Limits
+from kbs.storage.postgres.handshakes import LOOK_EVERY
 from tests.fakes.broker import FIRST_MESSAGE, Answer, BrokerUnderTest, Edge, Request
 from tests.postgres_binary import Cluster
 
@@ -49,6 +51,7 @@ def test_the_loop_serves_others_while_a_database_stands_still(broker: BrokerUnde
         return await answer, turns
 
     postgres.signal(signal.SIGSTOP)
+    time.sleep(LOOK_EVERY)  # for which an epoch that was just read is good
     try:
         for request in requests:
             answer, turns = broker.runner.run(wait(request))

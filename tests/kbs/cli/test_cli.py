@@ -12,7 +12,8 @@ import pytest
 from kbs.cli import kbs
 from tests.kbs.cli.conftest import invoke
 
-WITHOUT_JSON = {("serve",), ("vectors",)}  # one runs until it is stopped, the other's exit status is its answer
+# what runs until it is stopped, and one whose exit status is its answer
+WITHOUT_JSON = {("serve",), ("k8s", "controller"), ("k8s", "webhook"), ("vectors",)}
 
 
 def _commands(group: click.Group, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
