@@ -54,6 +54,7 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         self._unread = 0  # octets of answers that the last sweep found waiting for the peer
         self._unread_deadline = 0.0
         self._deadline = 0.0
+        self._is_gunicorns = False  # what is being answered is not a hot route
 
     def connection_made(self, transport: Any) -> None:
         """Take the connection, or drop it when there are too many."""
@@ -82,7 +83,23 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
                 return False
             if self._current_request is not None:
                 self._head_size = 0
+        self._hold_what_follows()
         return True
+
+    def _holds(self) -> bool:
+        receiver = self._body_receiver
+        return self._is_gunicorns and receiver is not None and receiver._complete
+
+    def _hold_what_follows(self) -> None:
+        """Leave the next request to the kernel until gunicorn has ended this one: between writing the answer and that
+        end it takes in no more than 64 KiB, and closes a connection on which more came.
+        """
+        if self._holds():
+            self._pause_reading()
+
+    def _maybe_resume_reading(self) -> None:
+        if not self._holds():
+            super()._maybe_resume_reading()
 
     def _head_octets(self) -> int:
         """Size of the head so far; once it is complete, without what came in after it."""
@@ -100,8 +117,13 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         """
         answer = self._answer_whole(request, sockname, peername)
         if answer is None:
-            keep: bool = await super()._serve_http_request(request, sockname, peername)
-            return keep
+            self._is_gunicorns = True
+            self._hold_what_follows()
+            try:
+                keep: bool = await super()._serve_http_request(request, sockname, peername)
+            finally:
+                self._is_gunicorns = False
+            return keep  # and then gunicorn reads on
         response = await answer
         close = self._will_close(request, False) or response.status in _CLOSING
         if not self._closed:

@@ -26,7 +26,7 @@ def lock_text() -> str:
 
 def required(found: Distribution, extras: frozenset[str]) -> set[tuple[str, frozenset[str]]]:
     """What a distribution's own metadata asks for here."""
-    wanted = set()
+    wanted: set[tuple[str, frozenset[str]]] = set()
     for text in found.requires or ():
         requirement = Requirement(text)
         marker = requirement.marker
