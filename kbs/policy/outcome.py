@@ -54,6 +54,15 @@ REQUEST_MEMBERS: Final = ("plugin", "resource-path", "query", "identity")
 """What a resource policy finds in `data`; `identity` only where a Pod showed a token that verified."""
 
 
+class _Result(msgspec.Struct, forbid_unknown_fields=True):
+    """One member of what `opa_eval` prints."""
+
+    result: Any
+
+
+_RESULT_SET: Final = msgspec.json.Decoder(list[_Result])
+
+
 def broken(why: str) -> PolicyBroken:
     """The error of an active policy that did not give a usable answer; `why` is for the operator only."""
     return PolicyBroken("the active policy could not be evaluated", operator_detail=why)
@@ -66,15 +75,14 @@ def decode(raw: bytes) -> Any:
         PolicyBroken: no result, several, or bytes that are not such a list.
     """
     try:
-        results = msgspec.json.decode(raw)
+        results = _RESULT_SET.decode(raw)
+    except msgspec.ValidationError as err:
+        raise broken("the policy's result set has an unknown form") from err
     except (ValueError, RecursionError) as err:
         raise broken("the policy's answer is not JSON") from err
-    if type(results) is not list or len(results) != 1:
+    if len(results) != 1:
         raise broken("the policy gave no result or several")
-    only = results[0]
-    if type(only) is not dict or only.keys() != {"result"}:
-        raise broken("the policy's result set has an unknown form")
-    return only["result"]
+    return results[0].result
 
 
 def resource_input(token_claims_json: bytes, request: Mapping[str, Any]) -> bytes:

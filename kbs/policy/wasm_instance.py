@@ -2,14 +2,15 @@
 
 The compiled module comes from OPA's compiler, run by us; attackers control JSON only. Never load an uploaded module.
 
-wasmtime's `Func.__call__` looks types up on each call (100 µs); `_Export` calls the same C function, whose signature is
-stable, with arguments prepared once (10 µs). That is the one place that reaches into `wasmtime._ffi`.
+wasmtime's `Func.__call__` looks types up on each call (100 µs). `_Export` calls the same C functions, whose signatures
+are stable, with addresses that were taken once. That is the one place that reaches into `wasmtime._ffi`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import resource
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -26,6 +27,7 @@ MEMORY_LIMIT: Final = 1000 * PAGE  # 62.5 MiB per instance, of which a decision 
 FUEL: Final = 50_000_000  # about 20 times what a TDX event log of 60 entries needs
 _FUEL_PER_OCTET: Final = 400  # of input: reading it and writing as much out again
 _RESULT_CHUNK: Final = 8192
+_NOTHING: Final = memoryview(b"")
 _BUILTIN_IMPORTS: Final = {f"opa_builtin{arity}": arity for arity in range(5)}
 _EXPORTS: Final = {"opa_eval": 7, "opa_value_dump": 1, "opa_value_parse": 2, "opa_malloc": 1}
 
@@ -40,9 +42,12 @@ def new_engine(*, interpreter: bool = False) -> wasmtime.Engine:
     config.consume_fuel = True
     # Its thread pool would be dead in a forked child, where the next compilation would wait for ever.
     config.parallel_compilation = False
-    # The default reserves 4 GiB of address space per instance.
-    config.memory_reservation = MEMORY_LIMIT
+    # Where all that 32 bits can name is reserved (addresses, not memory) no access needs a comparison: a sixth of the
+    # instructions.
+    rationed = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    config.memory_reservation = MEMORY_LIMIT if rationed else 1 << 32
     config.memory_reservation_for_growth = 0
+    config.memory_may_move = False  # so that one view of it stays good for as long as the instance lives
     config.wasm_threads = False
     config.wasm_memory64 = False
     config.wasm_relaxed_simd_deterministic = True
@@ -84,31 +89,53 @@ class WasmModule:
                 raise broken(f"the compiled policy imports {origin}.{name}, which is not part of OPA's ABI")
 
 
+def _c_function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of wasmtime's C API that takes plain addresses: ctypes makes and checks an object for each pointer."""
+    return ctypes.CFUNCTYPE(result, *arguments)((name, ffi.dll))
+
+
+_ADDRESS: Final = ctypes.c_void_p
+_SIZE: Final = ctypes.c_size_t
+_CALL: Final = _c_function("wasmtime_func_call", *[_ADDRESS] * 4, _SIZE, _ADDRESS, _SIZE, _ADDRESS)
+_SET_FUEL: Final = _c_function("wasmtime_context_set_fuel", _ADDRESS, _ADDRESS, ctypes.c_uint64)
+_MEMORY_DATA: Final = _c_function("wasmtime_memory_data", _ADDRESS, _ADDRESS, _ADDRESS)
+_MEMORY_SIZE: Final = _c_function("wasmtime_memory_data_size", _SIZE, _ADDRESS, _ADDRESS)
+
+
+def _address(pointer: Any) -> int:
+    return ctypes.addressof(pointer.contents)
+
+
 class _Export:
     """One exported function of one instance. Belongs to whoever holds the instance; not for two threads."""
 
-    __slots__ = ("_args", "_count", "_func", "_pointer", "_result")
+    __slots__ = ("_answer", "_fixed", "_kept", "_slots", "_trap")
 
     def __init__(self, func: wasmtime.Func, count: int) -> None:
-        self._func = func
-        self._pointer = ctypes.byref(func._func)
-        self._count = count
-        self._args = (ffi.wasmtime_val_t * count)()
-        self._result = (ffi.wasmtime_val_t * 1)()
-
-    def __call__(self, context: Any, *values: int) -> int:
-        """Call with i32 values, get the i32 result. Raises `Trap` or `WasmtimeError`."""
-        for slot, value in zip(self._args, values, strict=True):
-            slot.of.i32 = value
-        trap = ctypes.POINTER(ffi.wasm_trap_t)()
-        error = ffi.wasmtime_func_call(
-            context, self._pointer, self._args, self._count, self._result, 1, ctypes.byref(trap)
+        arguments, result = (ffi.wasmtime_val_t * count)(), (ffi.wasmtime_val_t * 1)()
+        self._kept = (func, arguments, result)
+        self._slots = [argument.of for argument in arguments]
+        self._answer = result[0].of
+        self._trap = ctypes.POINTER(ffi.wasm_trap_t)()
+        self._fixed = (
+            ctypes.addressof(func._func),
+            ctypes.addressof(arguments),
+            count,
+            ctypes.addressof(result),
+            1,
+            ctypes.addressof(self._trap),
         )
-        if error:  # type: ignore[truthy-bool]
-            raise wasmtime.WasmtimeError._from_ptr(error)
-        if trap:  # type: ignore[truthy-bool]
-            raise wasmtime.Trap._from_ptr(trap)
-        return int(self._result[0].of.i32)
+
+    def __call__(self, context: int, *values: int) -> int:
+        """Call with i32 values, get the i32 result. Raises `Trap` or `WasmtimeError`: then it is not called again."""
+        for slot, value in zip(self._slots, values, strict=True):
+            slot.i32 = value
+        error = _CALL(context, *self._fixed)
+        if error is not None:
+            raise wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t)))
+        if self._trap:  # type: ignore[truthy-bool]
+            raise wasmtime.Trap._from_ptr(self._trap)
+        return int(self._answer.i32)
 
 
 class _Aborted(Exception):
@@ -132,6 +159,7 @@ class WasmInstance:
         self._store.set_limits(memory_size=MEMORY_LIMIT, instances=1, memories=1, tables=1)
         self._functions: Mapping[int, builtins.HostFunction] = {}
         self._call = builtins.Call(None)
+        self._view = _NOTHING
         try:
             self._start(module, data_json)
         except Exception as err:  # noqa: BLE001 - the wall around the guest
@@ -153,8 +181,8 @@ class WasmInstance:
                 host: Callable[..., int | None] = self._abort if name == "opa_abort" else self._builtin
                 imports.append(wasmtime.Func(store, kind, host, access_caller=True))
         exports: Any = wasmtime.Instance(store, module.module, imports).exports(store)
-        self._context = store._context()
-        self._memory_pointer = ctypes.byref(self._memory._memory)
+        self._context = _address(store._context())
+        self._memory_address = ctypes.addressof(self._memory._memory)
         self._eval, self._dump, self._parse, self._malloc = (
             _Export(exports[name], count) for name, count in _EXPORTS.items()
         )
@@ -188,7 +216,7 @@ class WasmInstance:
         try:
             size = len(input_json)
             context = self._context
-            ffi.wasmtime_context_set_fuel(context, self._fuel + size * _FUEL_PER_OCTET)
+            _SET_FUEL(context, self._fuel + size * _FUEL_PER_OCTET)
             self._call = builtins.Call(now_ns)
             self._write(context, self._heap, input_json)
             scratch = (self._heap + size + 15) & ~7
@@ -199,6 +227,7 @@ class WasmInstance:
 
     def close(self) -> None:
         """Free the guest's memory now; host callbacks form a cycle that would otherwise wait for the collector."""
+        self._view = _NOTHING
         self._store.close()
 
     def _fail(self, err: Exception, what: str) -> NoReturn:
@@ -209,36 +238,42 @@ class WasmInstance:
         why = self._call.aborted or (str(err).strip().splitlines() or [type(err).__name__])[-1].strip()
         raise broken(f"{what}: {why[:500]}") from err
 
-    def _write(self, context: Any, address: int, data: bytes) -> None:
+    def _write(self, context: int, address: int, data: bytes) -> None:
         end = address + len(data)
-        size = ffi.wasmtime_memory_data_size(context, self._memory_pointer)
-        if end > size:
-            self._memory.grow(self._store, (end - size + PAGE - 1) // PAGE)
-        base = ctypes.addressof(ffi.wasmtime_memory_data(context, self._memory_pointer).contents)
-        ctypes.memmove(base + address, data, len(data))
+        view = self._reach(context, end)
+        if end > len(view):
+            self._memory.grow(self._store, (end - len(view) + PAGE - 1) // PAGE)
+            view = self._reach(context, end)
+        view[address:end] = data
 
-    def _read(self, context: Any, address: int) -> bytes:
+    def _read(self, context: int, address: int) -> bytes:
         """The NUL-terminated text at `address`, never reading past the guest's memory."""
-        size = ffi.wasmtime_memory_data_size(context, self._memory_pointer)
-        base = ctypes.addressof(ffi.wasmtime_memory_data(context, self._memory_pointer).contents)
         length = _RESULT_CHUNK
-        while 0 < address < size:
-            text = ctypes.string_at(base + address, min(length, size - address))
+        while address > 0:
+            text = bytes(self._reach(context, address + length)[address : address + length])
             end = text.find(b"\0")
             if end >= 0:
                 return text[:end]
-            if length >= size - address:
+            if len(text) < length:
                 break
             length *= 8
         raise _Aborted("an address outside the guest's memory")
 
+    def _reach(self, context: int, end: int) -> memoryview:
+        """The guest's memory, which never moves or shrinks; measured again where `end` is beyond what it had."""
+        if end > len(self._view):
+            size = _MEMORY_SIZE(context, self._memory_address)
+            base = _MEMORY_DATA(context, self._memory_address)
+            self._view = memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
+        return self._view
+
     def _abort(self, caller: wasmtime.Caller, address: int) -> None:
-        self._call.aborted = self._read(caller._context(), address).decode("utf-8", "replace")[:500]
+        self._call.aborted = self._read(_address(caller._context()), address).decode("utf-8", "replace")[:500]
         raise _Aborted(self._call.aborted)
 
     def _builtin(self, caller: wasmtime.Caller, number: int, _reserved: int, *addresses: int) -> int:
         """Answer a function that OPA's runtime lacks. 0 is undefined, which is what OPA makes of a failed one."""
-        context = caller._context()
+        context = _address(caller._context())
         try:
             self._call.count()
             arguments = [
