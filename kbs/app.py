@@ -81,6 +81,7 @@ from kbs.web.administration.resources import ResourceRoutes
 from kbs.web.administration.service import ServiceRoutes
 from kbs.web.asgi import Asgi, BrokerAsgi
 from kbs.web.dispatch import Dispatcher, RouteTable
+from kbs.web.exchange import Stations
 from kbs.web.flask_app import create_app
 from kbs.web.leaving import Leaving
 from kbs.web.metrics import Metrics
@@ -123,7 +124,7 @@ class Broker:
     def asgi(self) -> BrokerAsgi:
         """The whole service as an ASGI application: hot routes on the loop, Flask for the rest."""
         waits = self.stores.database is not None  # for another machine: the loop has others to serve meanwhile
-        return BrokerAsgi(
+        stations = Stations(
             dispatcher=self.dispatcher,
             gate=GroupCommit(
                 partial(self.audit.append, defer_head=True),
@@ -131,11 +132,14 @@ class Broker:
                 write_head=self.audit.write_head,
                 waits=waits,
             ),
-            fallback=cast(Asgi, WSGIMiddleware(cast(Any, self.flask()), workers=_THREADS)),
-            listeners=_listeners(self.settings),
+            metrics=self.metrics,
             executor=ThreadPoolExecutor(_THREADS, thread_name_prefix="judge"),
             handlers=ThreadPoolExecutor(_THREADS, thread_name_prefix="handle") if waits else None,
-            metrics=self.metrics,
+        )
+        return BrokerAsgi(
+            stations=stations,
+            fallback=cast(Asgi, WSGIMiddleware(cast(Any, self.flask()), workers=_THREADS)),
+            listeners=_listeners(self.settings),
         )
 
     def warm(self) -> None:

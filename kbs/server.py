@@ -35,9 +35,10 @@ from kbs.errors import KbsError
 from kbs.processors import usable_processors
 from kbs.web import certificate
 from kbs.web.asgi import BrokerAsgi
+from kbs.web.connection import HEAD_LIMIT
 from kbs.web.leaving import Leaving
 from kbs.web.log import JsonFormatter
-from kbs.web.worker import FINISH_SECONDS, HEAD_LIMIT, BrokerWorker
+from kbs.web.worker import FINISH_SECONDS, BrokerWorker
 
 _FIELDS = 96
 _SWEEP_EVERY = 30  # seconds

@@ -29,7 +29,7 @@ def _nothing() -> None:
     """Neither settles nor undoes."""
 
 
-@dataclass(frozen=True)  # no slots: with them `Decided[T](…)` fails in Python 3.11
+@dataclass  # made for each request, and so not frozen; no slots: with them `Decided[T](…)` fails in Python 3.11
 class Decided(Generic[T]):
     """What was decided, and the events that say so. `release` is the only way to the outcome.
 
@@ -80,18 +80,18 @@ def _settled(decided: Decided[T]) -> T:
     return decided._outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiting:
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[None]
     decided: Decided[Any]
+    done: Callable[[Any], None]
 
 
 _Answer = tuple[_Waiting, Exception | None]
 
 
 class GroupCommit:
-    """`release` for coroutines: one append, and one settling, for everything that waits.
+    """`release` in event loops: one append, and one settling, for everything that waits.
 
     While an append flushes, further decisions gather and go into the next one. As long as the disk is quick, appends
     run in the event loop itself, which is the least work per decision; after one that took longer than `patience` they
@@ -132,20 +132,28 @@ class GroupCommit:
         self._pid = os.getpid()
         self._closed = False
 
-    async def release(self, decided: Decided[T]) -> T:
-        """As `kbs.audit.gate.release`. A cancelled caller's decision is recorded and settled all the same."""
-        if self._closed:
-            raise AuditUnavailable("the service is stopping")
+    def submit(self, decided: Decided[T], done: Callable[[T | Exception], None]) -> None:
+        """As `kbs.audit.gate.release`; called in a loop, where `done` gets the value or what `release` would raise."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(loop, loop.create_future(), decided)
+        if self._closed:
+            loop.call_soon(done, AuditUnavailable("the service is stopping"))
+            return
+        waiting = _Waiting(loop, decided, done)
         if not self._waits and loop.time() >= self._in_thread_until:
             self._gather(waiting)
         else:
             if self._thread is None or self._pid != os.getpid():
                 self._start()
             self._queue.put(waiting)
-        await waiting.future
-        return _settled(decided)
+
+    async def release(self, decided: Decided[T]) -> T:
+        """`submit` for coroutines. A cancelled caller's decision is recorded and settled all the same."""
+        future: asyncio.Future[T | Exception] = asyncio.get_running_loop().create_future()
+        self.submit(decided, lambda outcome: None if future.done() else future.set_result(outcome))
+        outcome = await future
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     # --- in the loop --------------------------------------------------------------------------------------------------
 
@@ -179,12 +187,10 @@ class GroupCommit:
             self._head_is_due = True
             answers[0][0].loop.call_later(HEAD_DELAY, self._sign)
         for waiting, error in answers:
-            if waiting.future.done():
-                continue  # cancelled
-            if error is None:
-                waiting.future.set_result(None)
-            else:
-                waiting.future.set_exception(error)
+            try:
+                waiting.done(waiting.decided._outcome if error is None else error)
+            except Exception as err:  # noqa: BLE001 - wall: others wait for theirs
+                waiting.loop.call_exception_handler({"message": "an outcome was not taken", "exception": err})
 
     # --- in the thread ------------------------------------------------------------------------------------------------
 
@@ -255,9 +261,10 @@ class GroupCommit:
         except Exception as err:  # noqa: BLE001 - wall: the batch was not settled, and who waits for it must be woken
             answers = [(waiting, error or err) for waiting, error in answers]
         failed = [waiting for waiting, error in answers if isinstance(error, DependencyFault)]
-        with suppress(Exception), self._together() if len(failed) > 1 else nullcontext():  # as `_undo`
-            for waiting in failed:
-                _undo(waiting.decided)
+        if failed:
+            with suppress(Exception), self._together() if len(failed) > 1 else nullcontext():  # as `_undo`
+                for waiting in failed:
+                    _undo(waiting.decided)
         return answers
 
     def close(self) -> None:

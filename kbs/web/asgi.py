@@ -6,21 +6,18 @@ Both ways run through the same dispatcher. Work that may wait on something outsi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from typing import Any
 
-from kbs.audit.gate import GroupCommit
 from kbs.errors import KbsError, MalformedMessage
 from kbs.identity.model import HEADER as POD_TOKEN_HEADER
 from kbs.web.body import HeldBody, LargeBodies, check_declared, inflate, too_large
 from kbs.web.cookies import session_cookie
-from kbs.web.dispatch import Dispatcher, Plan, Prepared, bug
-from kbs.web.metrics import Metrics
-from kbs.web.model import Access, Deferred, HttpRequest, HttpResponse, Listener
+from kbs.web.dispatch import Plan
+from kbs.web.exchange import Done, Exchange, Stations
+from kbs.web.model import Access, HttpRequest, HttpResponse, Listener
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -31,8 +28,9 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 _FAST = frozenset({Access.PUBLIC, Access.HANDSHAKE, Access.TOKEN})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-_POD_TOKEN = POD_TOKEN_HEADER.lower().encode("ascii")
 _CLOSED = ("Connection", "close")
+_PLANS = 1024  # kept, of targets of at most so many characters
+_PLANNED = 256
 _SWALLOWED = 8 << 20  # octets of a refused body
 _SWALLOW_SECONDS = 2.0
 
@@ -41,30 +39,18 @@ class BrokerAsgi:
     """One ASGI application per worker process.
 
     Args:
+        stations: what hot requests pass.
         fallback: the Flask application as ASGI.
         listeners: local port → which routes answer there; a port that is not listed is a guest's.
-        executor: threads for work that may wait.
-        handlers: threads for all handlers, where stores are waited for; None: stores answer at once, in the loop.
     """
 
-    def __init__(
-        self,
-        *,
-        dispatcher: Dispatcher,
-        gate: GroupCommit,
-        fallback: Asgi,
-        listeners: Mapping[int, Listener],
-        executor: Executor,
-        metrics: Metrics,
-        handlers: Executor | None = None,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._gate = gate
+    def __init__(self, *, stations: Stations, fallback: Asgi, listeners: Mapping[int, Listener]) -> None:
+        self._stations = stations
+        self._dispatcher = stations.dispatcher
+        self._plan = lru_cache(maxsize=_PLANS)(stations.dispatcher.plan)
         self._fallback = fallback
         self._listeners = listeners
-        self._executor = executor
-        self._handlers = handlers
-        self.metrics = metrics
+        self.metrics = stations.metrics
         self.bodies = LargeBodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,37 +60,69 @@ class BrokerAsgi:
             return
         target = _target(scope)
         server = scope.get("server")
-        listener = self._listeners.get(server[1], Listener.GUEST) if server else Listener.GUEST
         try:
-            plan = self._dispatcher.plan(scope["method"], target, listener)
+            plan = self._dispatcher.plan(scope["method"], target, self._listener(server[1] if server else None))
         except KbsError as err:
             await _send(scope, send, self._dispatcher.problem(err))
             return
-        if plan.route.access not in _FAST or not plan.route.template.startswith("/kbs/"):
+        if not _is_hot(plan):
             await self._hand_over(plan, scope, target, receive, send)
             return
         client = scope.get("client")
-        peer = client[0] if client else None
-        response = await self._answer(plan, peer, partial(_read, plan, scope, target, receive, peer))
+        response = await self._answer(plan, scope, target, receive, client[0] if client else None)
         await _send(scope, send, response)
         if _CLOSED in response.headers:
             await _swallow(receive)
 
-    def answer_whole(
-        self, method: str, target: str, headers: Headers, body: bytes, peer: str | None, port: int | None
-    ) -> Awaitable[HttpResponse] | None:
-        """The answer to a request that is here as a whole, without the detour through ASGI's messages.
-
-        None: not one of the hot routes, or refused before its body is looked at; the ASGI way answers it.
-        """
-        listener = self._listeners.get(port, Listener.GUEST) if port is not None else Listener.GUEST
+    def hot_plan(self, method: str, target: str, port: int | None) -> Plan | None:
+        """The plan of a hot route. None: not one, or refused before its body is looked at; the ASGI way answers it."""
+        find = self._plan if len(target) <= _PLANNED and "?" not in target else self._dispatcher.plan
         try:
-            plan = self._dispatcher.plan(method, target, listener)
+            plan = find(method, target, self._listener(port))
         except KbsError:
             return None
-        if plan.route.access not in _FAST or not plan.route.template.startswith("/kbs/"):
-            return None
-        return self._answer(plan, peer, partial(_whole, plan, method, target, headers, body, peer))
+        return plan if _is_hot(plan) else None
+
+    def answer(self, plan: Plan, request: HttpRequest, done: Done) -> None:
+        """Answer a request of a hot route that is here as a whole, with a body of at most `SMALL` octets.
+
+        request: its body is within the plan's limit and not packed.
+        done: gets the answer, once, in this loop; perhaps before this returns.
+        """
+        exchange = Exchange(self._stations, plan, done)
+        try:
+            exchange.admit(request.peer)
+        except KbsError as err:
+            exchange.refuse(err)
+        else:
+            exchange.run(request)
+
+    async def _answer(self, plan: Plan, scope: Scope, target: str, receive: Receive, peer: str | None) -> HttpResponse:
+        """The same for one whose body is read first. The body counts until it is answered, peer or no peer."""
+        held = self.bodies.hold()
+        future: asyncio.Future[HttpResponse] = asyncio.get_running_loop().create_future()
+
+        def done(response: HttpResponse) -> None:
+            held.close()
+            if not future.done():
+                future.set_result(response)
+
+        exchange = Exchange(self._stations, plan, done)
+        try:
+            exchange.admit(peer)
+            request = await _read(plan, scope, target, receive, peer, held)
+        except Exception as err:  # noqa: BLE001 - the wall of this edge; `refuse` tells refusals from our bugs
+            exchange.refuse(err)
+        except BaseException:  # gunicorn gave it up, long after the peer hung up
+            held.close()
+            exchange.abandon()
+            raise
+        else:
+            exchange.run(request)
+        return await future
+
+    def _listener(self, port: int | None) -> Listener:
+        return Listener.GUEST if port is None else self._listeners.get(port, Listener.GUEST)
 
     async def _hand_over(self, plan: Plan, scope: Scope, target: str, receive: Receive, send: Send) -> None:
         """Let Flask answer, with the whole body at hand: its threads are few and never wait for a slow peer."""
@@ -135,74 +153,9 @@ class BrokerAsgi:
 
         await self._fallback({**scope, "headers": headers}, replay, send)
 
-    async def _answer(
-        self, plan: Plan, peer: str | None, read: Callable[[HeldBody], HttpRequest | Awaitable[HttpRequest]]
-    ) -> HttpResponse:
-        """Guards, handler, audit gate. read: gives the request once it may be read."""
-        state = _State()
-        held: HeldBody | None = (reading := self.bodies.hold())
-        start = self.metrics.begin()
-        try:
-            self._dispatcher.admit(plan, peer)
-            incoming = read(reading)
-            request = incoming if isinstance(incoming, HttpRequest) else await incoming
-            if self._handlers is None:
-                state.prepared = prepared = self._dispatcher.prepare(plan, request)
-                finish = self._finish(prepared, state)
-                is_quick = not isinstance(prepared.outcome, Deferred)
-            else:
-                finish, is_quick = self._handle(self._handlers, plan, request, state), False
-            if reading.size:
-                finish, held = _until_done(finish, reading), None
-            # a peer that hangs up while evidence is judged spares neither its attempt the record nor us the claim
-            response = await (finish if is_quick else asyncio.shield(finish))
-        except KbsError as err:
-            self.metrics.refused(err)
-            family = plan.route.family
-            response = self._dispatcher.problem(err, state.prepared, recorded=state.is_recorded, family=family)
-        except Exception as err:  # noqa: BLE001 - the wall of this edge: what no other wall caught is our bug
-            fault = bug(err)
-            self.metrics.refused(fault)
-            response = self._dispatcher.problem(fault, state.prepared, family=plan.route.family)
-        finally:
-            if held is not None:
-                held.close()
-        self.metrics.end(start, plan.route, response.status)
-        return response
 
-    async def _handle(self, threads: Executor, plan: Plan, request: HttpRequest, state: _State) -> HttpResponse:
-        """Run the handler in a thread, where it may wait for its stores; then as `_finish`."""
-        loop = asyncio.get_running_loop()
-        state.prepared = await loop.run_in_executor(threads, self._dispatcher.prepare, plan, request)
-        return await self._finish(state.prepared, state)
-
-    async def _finish(self, prepared: Prepared, state: _State) -> HttpResponse:
-        """From what a handler left to the answer."""
-        outcome = prepared.outcome
-        if isinstance(outcome, Deferred):
-            outcome = await asyncio.get_running_loop().run_in_executor(self._executor, outcome.work)
-        if isinstance(outcome, KbsError):
-            raise outcome
-        if isinstance(outcome, HttpResponse):
-            return outcome
-        state.is_recorded = True
-        return await self._gate.release(outcome)
-
-
-async def _until_done(finish: Coroutine[Any, Any, HttpResponse], held: HeldBody) -> HttpResponse:
-    """The same; the body counts until it is, also where the peer has hung up."""
-    try:
-        return await finish
-    finally:
-        held.close()
-
-
-@dataclass(slots=True)
-class _State:
-    """How far a request has come."""
-
-    prepared: Prepared | None = None
-    is_recorded: bool = False
+def _is_hot(plan: Plan) -> bool:
+    return plan.route.access in _FAST and plan.route.template.startswith("/kbs/")
 
 
 def _target(scope: Scope) -> str:
@@ -215,43 +168,41 @@ def _target(scope: Scope) -> str:
 async def _read(
     plan: Plan, scope: Scope, target: str, receive: Receive, peer: str | None, held: HeldBody
 ) -> HttpRequest:
-    fields = _fields(scope["headers"])
+    fields = Fields.of(scope["headers"])
     body = await _read_body(plan, fields.length, receive, held)
-    return _request(plan, scope["method"], target, fields, body, peer, held)
-
-
-def _whole(
-    plan: Plan, method: str, target: str, headers: Headers, body: bytes, peer: str | None, held: HeldBody
-) -> HttpRequest:
-    if len(body) > plan.max_body:
-        raise too_large(plan.max_body)
-    held.grow(len(body))
-    return _request(plan, method, target, _fields(headers), body, peer, held)
-
-
-def _request(
-    plan: Plan, method: str, target: str, fields: _Fields, body: bytes, peer: str | None, held: HeldBody
-) -> HttpRequest:
     if fields.encoding is not None:
         body = inflate(body, fields.encoding, plan.max_body)
         held.grow(len(body))
-    return HttpRequest(
-        method,
-        target,
-        fields.cookie,
-        fields.authorization,
-        fields.if_match,
-        fields.if_none_match,
-        body,
-        peer,
-        fields.pod_token,
+    return fields.request(scope["method"], target, body, peer)
+
+
+_TEXTS = {
+    b"authorization": "authorization",
+    b"content-length": "length",
+    b"content-encoding": "encoding",
+    b"if-match": "if_match",
+    b"if-none-match": "if_none_match",
+    POD_TOKEN_HEADER.lower().encode("ascii"): "pod_token",
+}
+_UNCOMMON = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
+
+
+class Fields:
+    """The request's header fields that anything on a hot route looks at.
+
+    is_uncommon: there is one that asks for more than an answer, or frames the body otherwise than by its length.
+    """
+
+    __slots__ = (
+        "authorization",
+        "cookie",
+        "encoding",
+        "if_match",
+        "if_none_match",
+        "is_uncommon",
+        "length",
+        "pod_token",
     )
-
-
-class _Fields:
-    """The request's header fields that anything here looks at."""
-
-    __slots__ = ("authorization", "cookie", "encoding", "if_match", "if_none_match", "length", "pod_token")
 
     def __init__(self) -> None:
         self.cookie: str | None = None
@@ -261,27 +212,36 @@ class _Fields:
         self.if_match: str | None = None
         self.if_none_match: str | None = None
         self.pod_token: str | None = None
+        self.is_uncommon = False
 
+    @classmethod
+    def of(cls, headers: Headers) -> Fields:
+        """Read them."""
+        found = cls()
+        for name, value in headers:
+            member = _TEXTS.get(name)
+            if member is not None:
+                setattr(found, member, _joined(getattr(found, member), value))
+            elif name == b"cookie":
+                if found.cookie is None:
+                    found.cookie = session_cookie(value.decode("latin-1"))
+            elif name in _UNCOMMON:
+                found.is_uncommon = True
+        return found
 
-def _fields(headers: Headers) -> _Fields:
-    found = _Fields()
-    for name, value in headers:
-        if name == b"cookie":
-            if found.cookie is None:
-                found.cookie = session_cookie(value.decode("latin-1"))
-        elif name == b"authorization":
-            found.authorization = _joined(found.authorization, value)
-        elif name == b"content-length":
-            found.length = _joined(found.length, value)
-        elif name == b"content-encoding":
-            found.encoding = _joined(found.encoding, value)
-        elif name == b"if-match":
-            found.if_match = _joined(found.if_match, value)
-        elif name == b"if-none-match":
-            found.if_none_match = _joined(found.if_none_match, value)
-        elif name == _POD_TOKEN:
-            found.pod_token = _joined(found.pod_token, value)
-    return found
+    def request(self, method: str, target: str, body: bytes, peer: str | None) -> HttpRequest:
+        """The request that they belong to; its body is unpacked."""
+        return HttpRequest(
+            method,
+            target,
+            self.cookie,
+            self.authorization,
+            self.if_match,
+            self.if_none_match,
+            body,
+            peer,
+            self.pod_token,
+        )
 
 
 def _joined(before: str | None, value: bytes) -> str:

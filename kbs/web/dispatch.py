@@ -39,7 +39,7 @@ _HANDSHAKE = frozenset({Family.AUTH, Family.ATTEST})
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a request will meet: its route and how many octets of body may be read for it."""
 

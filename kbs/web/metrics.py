@@ -125,6 +125,10 @@ class Metrics:
         if now >= self._flush_at:
             self.flush()
 
+    def abandoned(self) -> None:
+        """A request that began goes without an answer: its peer is gone, and nothing was decided."""
+        self._in_flight -= 1
+
     def refused(self, err: KbsError) -> None:
         """A request below `/kbs` ends with this error."""
         self._refusals.labels(err.reason).inc()
