@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import UserList
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from enum import Enum, StrEnum
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -71,16 +75,75 @@ class _Word(StrEnum):
     YES = "yes"
 
 
+@dataclass
+class _Data:
+    text: str
+
+
 def test_plain_containers_of_other_types_are_taken() -> None:
     event = _Open(a=MappingProxyType({"x": (1, 2)}), b=UserList([True]), c=_Colour.RED, d=_Word.YES)
     record = json.loads(line_of(event))
     assert (record["a"], record["b"], record["c"], record["d"]) == ({"x": [1, 2]}, [True], "red", "yes")
 
 
+_HOSTILE = st.text(
+    st.one_of(
+        st.sampled_from('\x00\x08\x1f\x7f\x80\u2028\ud800\U0001f600"\\/<\r\n\t'), st.characters(exclude_categories=())
+    ),
+    max_size=8,
+)
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(2**63 - 2, 2**64 + 2)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _HOSTILE
+    | st.just(_Word.YES),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(_HOSTILE, inner, max_size=3)
+        | st.dictionaries(_HOSTILE, inner, max_size=3).map(MappingProxyType)
+    ),
+    max_leaves=12,
+)
+
+
+def _plainly(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _plainly(member) for name, member in value.items()}
+    return [_plainly(member) for member in value] if isinstance(value, (list, tuple)) else value
+
+
+@given(_JSON)
+def test_what_the_quick_encoder_writes_is_what_the_standard_one_would(value: object) -> None:
+    body = encode_event(_Open(value=value))
+    whole = {"kind": "test", "decision": ID, "value": _plainly(value)}
+    assert b"{" + body + b"}" == json.dumps(whole, separators=(",", ":")).encode().replace(b"\x7f", b"\\u007f")
+
+
+def test_depth_and_digits_beyond_the_ordinary() -> None:
+    deep: object = "é"
+    for _ in range(50):
+        deep = [{"in": deep}]
+    assert json.loads(line_of(_Open(value=deep)))["value"] == deep
+    assert json.loads(line_of(_Open(value=10**500)))["value"] == 10**500
+    with pytest.raises(TypeError):
+        encode_event(_Open(value=10**5000))
+
+
 @pytest.mark.parametrize(
     "value",
     [
         Secret(b"canary"),
+        datetime(2026, 1, 1, tzinfo=UTC),
+        timedelta(1),
+        Decimal(1),
+        UUID(int=0),
+        frozenset({"canary"}),
+        _Data("canary"),
+        ({"deep": (b"canary",)},),
         b"canary",
         bytearray(b"canary"),
         memoryview(b"canary"),
