@@ -1,19 +1,19 @@
 """One typed event per decision. Digests and decisions, never secrets, tokens, nonces or raw evidence.
 
 Every event has `decision`: the id (32 hex digits) that a guest's error body carries and that `kbs explain` takes.
+They are `Struct`s, which work as frozen dataclasses do and are made several times as fast: each decision makes one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+
+class Event(Struct, frozen=True, kw_only=True):
     """What all events share."""
 
     kind: ClassVar[str]
@@ -22,22 +22,11 @@ class Event:
     def members(self) -> dict[str, Any]:
         """JSON members of the record, `kind` first; absent and empty members are left out."""
         found: dict[str, Any] = {"kind": self.kind}
-        for name in _names(type(self)):
+        for name in self.__struct_fields__:
             value = getattr(self, name)
             if value or value is False or value == 0:
                 found[name] = value
         return found
-
-
-_NAMES: dict[type, tuple[str, ...]] = {}
-
-
-def _names(kind: type[Event]) -> tuple[str, ...]:
-    """Names of an event's members, in order; found out once for each kind."""
-    names = _NAMES.get(kind)
-    if names is None:
-        names = _NAMES[kind] = tuple(member.name for member in dataclasses.fields(kind))
-    return names
 
 
 _MAX_PATH = 1024  # characters; names of resources are at most 767
@@ -52,8 +41,7 @@ def shortened(path: str) -> str:
     return f"{path[:_KEPT_PATH]}… [cut: {len(path)} characters, SHA-256 {digest}]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceStarted(Event):
+class ServiceStarted(Event, frozen=True, kw_only=True):
     """A broker process group came up."""
 
     kind = "service.started"
@@ -61,16 +49,14 @@ class ServiceStarted(Event):
     insecure: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogRepaired(Event):
+class LogRepaired(Event, frozen=True, kw_only=True):
     """A half-written last line, left by a crash, was cut off at start."""
 
     kind = "audit.repaired"
     dropped_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogAccepted(Event):
+class LogAccepted(Event, frozen=True, kw_only=True):
     """An operator accepted a shared log that brokers had refused, because it was not what their heads vouch for."""
 
     kind = "audit.accepted"
@@ -79,8 +65,7 @@ class LogAccepted(Event):
     generation: int  # the new one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceAccepted(Event):
+class EvidenceAccepted(Event, frozen=True, kw_only=True):
     """Evidence was authentic; the appraisal says what policy made of it."""
 
     kind = "evidence.accepted"
@@ -99,8 +84,7 @@ class EvidenceAccepted(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceRefused(Event):
+class EvidenceRefused(Event, frozen=True, kw_only=True):
     """Evidence was not authentic, or the handshake was at fault."""
 
     kind = "evidence.refused"
@@ -111,8 +95,7 @@ class EvidenceRefused(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseGranted(Event):
+class ReleaseGranted(Event, frozen=True, kw_only=True):
     """A plugin's answer left, sealed to the TEE key."""
 
     kind = "release.granted"
@@ -129,8 +112,7 @@ class ReleaseGranted(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseDenied(Event):
+class ReleaseDenied(Event, frozen=True, kw_only=True):
     """Nothing left: no or bad token, policy, missing resource, fault."""
 
     kind = "release.denied"
@@ -150,8 +132,7 @@ class ReleaseDenied(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminRefused(Event):
+class AdminRefused(Event, frozen=True, kw_only=True):
     """An admin request without the right to it."""
 
     kind = "admin.refused"
@@ -163,8 +144,7 @@ class AdminRefused(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminRead(Event):
+class AdminRead(Event, frozen=True, kw_only=True):
     """An administrator read metadata or rules."""
 
     kind = "admin.read"
@@ -173,8 +153,7 @@ class AdminRead(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleChanged(Event):
+class RuleChanged(Event, frozen=True, kw_only=True):
     """A policy or a reference value changed."""
 
     kind = "rule.changed"
@@ -187,8 +166,7 @@ class RuleChanged(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceChanged(Event):
+class ResourceChanged(Event, frozen=True, kw_only=True):
     """A secret was written, rolled back or deleted. Never its bytes nor a digest of them."""
 
     kind = "resource.changed"
@@ -199,8 +177,7 @@ class ResourceChanged(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminTokenIssued(Event):
+class AdminTokenIssued(Event, frozen=True, kw_only=True):
     """A new admin token was made from the data directory."""
 
     kind = "admin.token_issued"
@@ -211,8 +188,7 @@ class AdminTokenIssued(Event):
     expires: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminTokenRevoked(Event):
+class AdminTokenRevoked(Event, frozen=True, kw_only=True):
     """An admin token stopped working before its time."""
 
     kind = "admin.token_revoked"
@@ -220,8 +196,7 @@ class AdminTokenRevoked(Event):
     token_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminRequested(Event):
+class AdminRequested(Event, frozen=True, kw_only=True):
     """An administrator was let through to a change. Recorded before the change, so that none goes unrecorded."""
 
     kind = "admin.requested"
@@ -231,8 +206,7 @@ class AdminRequested(Event):
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceValueChanged(Event):
+class ReferenceValueChanged(Event, frozen=True, kw_only=True):
     """Reference values were registered or withdrawn; all names of one statement together."""
 
     kind = "reference.changed"

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbs.audit.events import Event, EvidenceRefused, ReleaseDenied
+from kbs.audit.events import Event, EvidenceRefused, LogRepaired, ReleaseDenied
 from kbs.audit.lines import MAX_LINE, NO_PREV, encode_event, encode_line, find, line_digest, prev_of, records
 from kbs.secret import Secret
 
@@ -27,17 +27,18 @@ ID = "0" * 31 + "1"
 AT = datetime(2026, 6, 15, 12, 0, 0, 5, tzinfo=UTC)
 
 
-class _Open(Event):
+class _Open(Event, frozen=True, kw_only=True):
     """An event with whatever members a test wants."""
 
     kind: ClassVar[str] = "test"
-    __slots__ = ("extra",)
-
-    def __init__(self, **extra: Any) -> None:
-        object.__setattr__(self, "extra", extra)
+    extra: dict[str, Any]
 
     def members(self) -> dict[str, Any]:
-        return {"kind": self.kind, "decision": ID, **object.__getattribute__(self, "extra")}
+        return {"kind": self.kind, "decision": self.decision, **self.extra}
+
+
+def _open(**extra: Any) -> Event:
+    return _Open(decision=ID, extra=extra)
 
 
 def line_of(event: Event) -> bytes:
@@ -52,9 +53,22 @@ def test_a_line_is_one_json_object_in_a_fixed_order() -> None:
     )
 
 
+def test_absent_and_empty_members_are_left_out_and_zero_is_not() -> None:
+    event = ReleaseDenied(decision=ID, plugin="", path="a", reason="policy", detail="", scopes={}, findings=())
+    assert event.members() == {"kind": "release.denied", "decision": ID, "path": "a", "reason": "policy"}
+    zero = LogRepaired(decision=ID, dropped_bytes=0)
+    assert list(zero.members().items()) == [("kind", "audit.repaired"), ("decision", ID), ("dropped_bytes", 0)]
+
+
+def test_an_event_cannot_be_changed() -> None:
+    event = LogRepaired(decision=ID, dropped_bytes=0)
+    with pytest.raises(AttributeError):
+        event.dropped_bytes = 1  # type: ignore[misc]
+
+
 @given(st.text(max_size=40))
 def test_any_text_stays_on_one_printable_line(text: str) -> None:
-    line = line_of(_Open(detail=text))
+    line = line_of(_open(detail=text))
     assert all(0x20 <= octet < 0x7F for octet in line)
     assert json.loads(line)["detail"] == text
     assert prev_of(line) == NO_PREV
@@ -62,7 +76,7 @@ def test_any_text_stays_on_one_printable_line(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["\r\n", "\x1b[31m", "\x00", "\x7f", "\x85", "\u2028", "\ud800", '","prev":"'])
 def test_control_characters_are_escaped(text: str) -> None:
-    line = line_of(_Open(detail=text))
+    line = line_of(_open(detail=text))
     assert all(0x20 <= octet < 0x7F for octet in line)
     assert json.loads(line)["detail"] == text
 
@@ -81,7 +95,7 @@ class _Data:
 
 
 def test_plain_containers_of_other_types_are_taken() -> None:
-    event = _Open(a=MappingProxyType({"x": (1, 2)}), b=UserList([True]), c=_Colour.RED, d=_Word.YES)
+    event = _open(a=MappingProxyType({"x": (1, 2)}), b=UserList([True]), c=_Colour.RED, d=_Word.YES)
     record = json.loads(line_of(event))
     assert (record["a"], record["b"], record["c"], record["d"]) == ({"x": [1, 2]}, [True], "red", "yes")
 
@@ -118,7 +132,7 @@ def _plainly(value: object) -> object:
 
 @given(_JSON)
 def test_what_the_quick_encoder_writes_is_what_the_standard_one_would(value: object) -> None:
-    body = encode_event(_Open(value=value))
+    body = encode_event(_open(value=value))
     whole = {"kind": "test", "decision": ID, "value": _plainly(value)}
     assert b"{" + body + b"}" == json.dumps(whole, separators=(",", ":")).encode().replace(b"\x7f", b"\\u007f")
 
@@ -127,10 +141,10 @@ def test_depth_and_digits_beyond_the_ordinary() -> None:
     deep: object = "é"
     for _ in range(50):
         deep = [{"in": deep}]
-    assert json.loads(line_of(_Open(value=deep)))["value"] == deep
-    assert json.loads(line_of(_Open(value=10**500)))["value"] == 10**500
+    assert json.loads(line_of(_open(value=deep)))["value"] == deep
+    assert json.loads(line_of(_open(value=10**500)))["value"] == 10**500
     with pytest.raises(TypeError):
-        encode_event(_Open(value=10**5000))
+        encode_event(_open(value=10**5000))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +172,7 @@ def test_depth_and_digits_beyond_the_ordinary() -> None:
 )
 def test_secrets_bytes_and_what_json_lacks_are_refused(value: object) -> None:
     with pytest.raises(TypeError) as caught:
-        encode_event(_Open(value=value))
+        encode_event(_open(value=value))
     assert "canary" not in str(caught.value)
 
 
@@ -166,13 +180,13 @@ def test_a_cycle_is_refused() -> None:
     loop: list[object] = []
     loop.append(loop)
     with pytest.raises(TypeError):
-        encode_event(_Open(value=loop))
+        encode_event(_open(value=loop))
 
 
 @pytest.mark.parametrize("name", ["n", "time", "prev"])
 def test_an_event_cannot_take_the_names_of_the_line(name: str) -> None:
     with pytest.raises(TypeError, match="named"):
-        encode_event(_Open(**{name: "x"}))
+        encode_event(_open(**{name: "x"}))
 
 
 def test_an_event_that_is_too_long_loses_its_longest_members_only() -> None:
@@ -201,7 +215,7 @@ def test_an_event_that_is_too_long_loses_its_longest_members_only() -> None:
 
 @pytest.mark.parametrize("size", range(MAX_LINE - 400, MAX_LINE + 10, 7))
 def test_no_line_is_over_the_bound(size: int) -> None:
-    line = encode_line(10**18, AT, encode_event(_Open(detail="x" * size)), NO_PREV)
+    line = encode_line(10**18, AT, encode_event(_open(detail="x" * size)), NO_PREV)
     assert len(line) <= MAX_LINE
 
 
@@ -218,9 +232,9 @@ def test_a_line_without_prev_has_none(line: bytes) -> None:
 
 def test_records_and_find_read_complete_lines(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    written = [encode_line(number, AT, encode_event(_Open(count=number)), NO_PREV) for number in range(5)]
+    written = [encode_line(number, AT, encode_event(_open(count=number)), NO_PREV) for number in range(5)]
     other = written[2].replace(ID.encode(), b"f" * 32)
-    quoted = encode_line(9, AT, encode_event(_Open(detail=f'"decision":"{"f" * 32}"')), NO_PREV)
+    quoted = encode_line(9, AT, encode_event(_open(detail=f'"decision":"{"f" * 32}"')), NO_PREV)
     path.write_bytes(b"\n".join([*written[:2], other, *written[3:], quoted]) + b"\n" + b'{"n":5,"half')
     assert [record["n"] for record in records(path)] == [0, 1, 2, 3, 4, 9]
     assert [record["n"] for record in records(path, 3)] == [3, 4, 9]
