@@ -293,10 +293,10 @@ class AuditLog:
         if torn:
             repaired = LogRepaired(decision=self._new_decision(), dropped_bytes=torn)
             bodies = [lines.encode_event(repaired), *bodies]
-        tree, prev, at = tail.tree.copy(), tail.prev, self._clock()
+        tree, prev, time = tail.tree.copy(), tail.prev, lines.timestamp(self._clock())
         batch = bytearray()
         for body in bodies:
-            line = lines.encode_line(tree.size, at, body, prev)
+            line = lines.encode_line(tree.size, time, body, prev)
             tree.append(line)
             prev = lines.line_digest(line)
             batch += line

@@ -116,10 +116,10 @@ class Tail:
         self, bodies: Sequence[bytes], at: datetime, signer: HeadSigner, *, generation: int | None = None
     ) -> tuple[Tail, list[bytes]]:
         """The tail after these encoded events, and their lines."""
-        tree, last = self.tree.copy(), self.end.last
+        tree, last, time = self.tree.copy(), self.end.last, lines.timestamp(at)
         added = []
         for body in bodies:
-            line = lines.encode_line(tree.size, at, body, last)
+            line = lines.encode_line(tree.size, time, body, last)
             tree.append(line)
             last = lines.line_digest(line)
             added.append(line)

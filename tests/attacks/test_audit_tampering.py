@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kbs.audit.events import ReleaseGranted
-from kbs.audit.lines import encode_event, encode_line, line_digest
+from kbs.audit.lines import encode_event, encode_line, line_digest, timestamp
 from kbs.audit.log import AuditLog
 from kbs.audit.verify import verify
 from kbs.errors import AuditUnavailable
@@ -46,7 +46,9 @@ def renumbered(line: bytes, n: int) -> bytes:
 
 def forged(n: int, lines: Lines) -> bytes:
     """A record of something that never happened, chained to line `n` (from 0)."""
-    return encode_line(n, NOW, encode_event(granted(99, "forged")), line_digest(lines[n - 1]) if n else "0" * 64)
+    return encode_line(
+        n, timestamp(NOW), encode_event(granted(99, "forged")), line_digest(lines[n - 1]) if n else "0" * 64
+    )
 
 
 def at(k: int, line: bytes, lines: Lines) -> Lines:

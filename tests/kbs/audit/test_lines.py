@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbs.audit.events import Event, EvidenceRefused, LogRepaired, ReleaseDenied
-from kbs.audit.lines import MAX_LINE, NO_PREV, encode_event, encode_line, find, line_digest, prev_of, records
+from kbs.audit.lines import MAX_LINE, NO_PREV, encode_event, encode_line, find, line_digest, prev_of, records, timestamp
 from kbs.secret import Secret
 
 ID = "0" * 31 + "1"
 AT = datetime(2026, 6, 15, 12, 0, 0, 5, tzinfo=UTC)
+TIME = timestamp(AT)
 
 
 class _Open(Event, frozen=True, kw_only=True):
@@ -42,7 +43,7 @@ def _open(**extra: Any) -> Event:
 
 
 def line_of(event: Event) -> bytes:
-    return encode_line(0, AT, encode_event(event), NO_PREV)
+    return encode_line(0, TIME, encode_event(event), NO_PREV)
 
 
 def test_a_line_is_one_json_object_in_a_fixed_order() -> None:
@@ -215,14 +216,14 @@ def test_an_event_that_is_too_long_loses_its_longest_members_only() -> None:
 
 @pytest.mark.parametrize("size", range(MAX_LINE - 400, MAX_LINE + 10, 7))
 def test_no_line_is_over_the_bound(size: int) -> None:
-    line = encode_line(10**18, AT, encode_event(_open(detail="x" * size)), NO_PREV)
+    line = encode_line(10**18, TIME, encode_event(_open(detail="x" * size)), NO_PREV)
     assert len(line) <= MAX_LINE
 
 
 @pytest.mark.parametrize("at", [AT.replace(tzinfo=None), AT.astimezone(timezone(timedelta(hours=2)))])
 def test_time_is_utc(at: datetime) -> None:
     with pytest.raises(ValueError, match="UTC"):
-        encode_line(0, at, b"", NO_PREV)
+        timestamp(at)
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b'{"n":0}', b'"prev":"' + b"0" * 64 + b'"}', b'{"n":0,"prev":"00"}'])
@@ -232,9 +233,9 @@ def test_a_line_without_prev_has_none(line: bytes) -> None:
 
 def test_records_and_find_read_complete_lines(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    written = [encode_line(number, AT, encode_event(_open(count=number)), NO_PREV) for number in range(5)]
+    written = [encode_line(number, TIME, encode_event(_open(count=number)), NO_PREV) for number in range(5)]
     other = written[2].replace(ID.encode(), b"f" * 32)
-    quoted = encode_line(9, AT, encode_event(_open(detail=f'"decision":"{"f" * 32}"')), NO_PREV)
+    quoted = encode_line(9, TIME, encode_event(_open(detail=f'"decision":"{"f" * 32}"')), NO_PREV)
     path.write_bytes(b"\n".join([*written[:2], other, *written[3:], quoted]) + b"\n" + b'{"n":5,"half')
     assert [record["n"] for record in records(path)] == [0, 1, 2, 3, 4, 9]
     assert [record["n"] for record in records(path, 3)] == [3, 4, 9]

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kbs.audit.checkpoint import HeadSigner
 from kbs.audit.events import AdminRead
-from kbs.audit.lines import encode_event, encode_line, line_digest
+from kbs.audit.lines import encode_event, encode_line, line_digest, timestamp
 from kbs.audit.log import AuditLog
 from kbs.audit.merkle import Frontier
 from kbs.audit.verify import VerificationReport, verify
@@ -49,7 +49,7 @@ def rewritten(path: Path, keep: int) -> list[bytes]:
     for number in range(keep, total):
         body = encode_event(AdminRead(decision=f"{number:032x}", actor="eve", what="policy"))
         at = datetime(2026, 6, 15, 12, tzinfo=UTC)
-        lines.append(encode_line(number, at, body, line_digest(lines[-1]) if lines else "0" * 64))
+        lines.append(encode_line(number, timestamp(at), body, line_digest(lines[-1]) if lines else "0" * 64))
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     return lines
 
