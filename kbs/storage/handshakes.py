@@ -196,7 +196,7 @@ class FileHandshakeStore:
     ) -> None:
         self._max_live = max_live
         self._sweep_step = sweep_step
-        self._owner = (0, "")
+        self._owner = (0, b"")
         try:
             boot_id = boot_id_path.read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as err:
@@ -299,8 +299,8 @@ class FileHandshakeStore:
     def _me(self) -> bytes:
         pid = os.getpid()
         if self._owner[0] != pid:
-            self._owner = (pid, f"{pid}:{_started(pid)}")
-        return self._owner[1].encode()
+            self._owner = (pid, f"{pid}:{_started(pid)}".encode())
+        return self._owner[1]
 
     def release(self, challenge_id: str) -> None:
         """Give a claim back."""

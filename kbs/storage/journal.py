@@ -39,6 +39,7 @@ ROLL: Final = 0
 _HEAD: Final = struct.Struct(">BHI")
 _CHUNK: Final = 1 << 20  # octets read at a time
 _MAX_PAYLOAD: Final = 1 << 20
+_USUAL: Final = 4096  # octets of a record that are read at once
 _SEGMENT: Final = re.compile(r"([0-9]{8})\.log")
 
 
@@ -77,6 +78,7 @@ class Journal:
         self._tail = 0  # the segment that is read and written
         self._end = 0  # its octets that were read
         self._is_lost = True  # what was read before does not count: read everything
+        self._is_current = False  # inside: all that is there was read
         self._closed = False
         try:
             make_private_directory(folder)
@@ -119,6 +121,7 @@ class Journal:
                 if self._closed:
                     raise self._unavailable("was closed")
                 fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
+                self._is_current = False
             self._depth += 1
         except OSError as err:
             self._mutex.release()
@@ -146,6 +149,8 @@ class Journal:
 
         The records have to be used up before anything is appended.
         """
+        if self._is_current:
+            return ()
         try:
             if self._is_lost:
                 self._rewind()
@@ -154,7 +159,10 @@ class Journal:
             if state.st_nlink == 0:
                 self._is_lost = True  # others went on and dropped what we stood on
                 return self.news()
-            return self._read_on(state.st_size) if state.st_size != self._end else ()
+            if state.st_size != self._end:
+                return self._read_on(state.st_size)
+            self._is_current = True
+            return ()
         except OSError as err:
             raise self._unavailable(err) from err
 
@@ -223,9 +231,10 @@ class Journal:
         """The whole payload of a record."""
         try:
             descriptor = self._open[segment]
-            head = os.pread(descriptor, _HEAD.size, offset)
-            _, key_size, size = _HEAD.unpack(head)
-            return os.pread(descriptor, size, offset + _HEAD.size + key_size)
+            data = os.pread(descriptor, _USUAL, offset)
+            _, key_size, size = _HEAD.unpack_from(data)
+            start = _HEAD.size + key_size
+            return data[start : start + size] if start + size <= _USUAL else os.pread(descriptor, size, offset + start)
         except (OSError, KeyError, struct.error) as err:
             raise self._unavailable(f"a record of segment {segment} cannot be read") from err
 
@@ -246,7 +255,8 @@ class Journal:
             while written < len(record):  # a full disk takes a part, and says what is wrong when asked again
                 written += os.pwrite(descriptor, record[written:], offset + written)
         except OSError as err:
-            with suppress(OSError):  # if this fails too, whoever reads next cuts it
+            self._is_current = False  # who catches up next cuts what is left, if it cannot be cut now
+            with suppress(OSError):
                 os.ftruncate(descriptor, offset)
             raise self._unavailable(err) from err
         return len(record)

@@ -207,3 +207,45 @@ def test_processes_write_one_after_the_other(open_journal: Callable[..., Journal
     found = Reader(open_journal()).read()
     for name in range(4):
         assert [payload for key, payload in found if key == b"%d" % name] == [b"%d" % number for number in range(100)]
+
+
+def test_within_a_block_all_is_read_once_and_what_was_written_there_counts(
+    open_journal: Callable[..., Journal],
+) -> None:
+    one, two = Reader(open_journal()), Reader(open_journal())
+    two.write((b"first", b"1"))
+    with one.journal:
+        one.write((b"second", b"2"))
+        one.write((b"third", b"x" * 5000))
+        assert one.read() == [(b"first", b"1"), (b"second", b"2"), (b"third", b"x" * 5000)]
+    assert two.read() == one.seen
+    two.write((b"fourth", b"y" * 4096))
+    assert one.read() == two.seen
+    assert [key for key, _ in one.seen] == [b"first", b"second", b"third", b"fourth"]
+
+
+def test_what_a_failed_write_leaves_is_cut_within_the_same_block(
+    open_journal: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(open_journal(segment_size=100_000))
+    reader.write((b"first", b"1"))
+    whole, cut = os.pwrite, os.ftruncate
+
+    def half(descriptor: int, data: bytes, offset: int) -> int:
+        if len(data) < 20:
+            raise OSError(errno.ENOSPC, "full")
+        return whole(descriptor, data[:-10], offset)
+
+    def failing(descriptor: int, size: int) -> None:
+        raise OSError(errno.EIO, "cannot be cut")
+
+    with reader.journal:
+        reader.read()
+        monkeypatch.setattr(os, "pwrite", half)
+        monkeypatch.setattr(os, "ftruncate", failing)
+        with pytest.raises(StorageUnavailable):
+            reader.write((b"lost", b"x" * 200))
+        monkeypatch.setattr(os, "pwrite", whole)
+        monkeypatch.setattr(os, "ftruncate", cut)
+        reader.write((b"second", b"2"))
+    assert Reader(open_journal()).read() == [(b"first", b"1"), (b"second", b"2")]
