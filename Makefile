@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Compiling all that is installed takes half a minute; Python compiles what is imported, when it is.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Installs in seconds what takes pip a minute and a half; it knows nothing of pip's settings, so pip installs where it fails.
+UV = $(BIN)/uv pip install --quiet --python $(BIN)/python
 OPA_DIR := $(VENV)/opa
 FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
@@ -20,10 +21,14 @@ $(READY): requirements.lock requirements-fast.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) ..."
-	@$(INSTALL) --only-binary :all: --require-hashes -r requirements.lock
-	@$(INSTALL) --no-build-isolation --no-deps --require-hashes -r requirements-fast.lock 2> $(VENV)/fast.log \
+	@awk '/^uv==/, /# via/' requirements.lock > $(VENV)/uv.lock
+	@$(PIP) --only-binary :all: --require-hashes -r $(VENV)/uv.lock 2> $(VENV)/uv.log \
+		&& $(UV) --only-binary :all: --require-hashes -r requirements.lock 2>> $(VENV)/uv.log \
+		|| { echo "no uv here ($(VENV)/uv.log): pip installs, which takes a minute longer"; \
+			$(PIP) --only-binary :all: --require-hashes -r requirements.lock; }
+	@$(PIP) --no-build-isolation --no-deps --require-hashes -r requirements-fast.lock 2> $(VENV)/fast.log \
 		|| echo "no C compiler or no Python headers here: HTTP heads are parsed in Python, a little slower ($(VENV)/fast.log)"
-	@$(INSTALL) --no-build-isolation --no-deps -e .
+	@$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
 
 demo: $(READY)  ## show the product doing its job, in under a minute once installed
@@ -117,7 +122,7 @@ lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@mv $(VENV)/fast.lock requirements-fast.lock
 
 fuzz: $(READY)  ## fuzz the parsers, FUZZ_SECONDS=60 for each; FUZZ="name ..." for some
-	@test -d $(VENV)/fuzz || $(INSTALL) --target $(VENV)/fuzz "atheris>=3,<4"
+	@test -d $(VENV)/fuzz || $(PIP) --target $(VENV)/fuzz "atheris>=3,<4"
 	@PYTHONPATH=$(VENV)/fuzz $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ)
 
 clean:  ## remove the environment and caches

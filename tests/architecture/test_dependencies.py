@@ -59,6 +59,7 @@ USED_BY_NAME: Mapping[str, tuple[str, str]] = {
     "types-jsonschema": ("Makefile", "$(BIN)/mypy"),
     "types-protobuf": ("Makefile", "$(BIN)/mypy"),
     "types-pyyaml": ("Makefile", "$(BIN)/mypy"),
+    "uv": ("Makefile", "$(BIN)/uv pip install"),
     "uvloop": ("kbs/server.py", '"asgi_loop": "uvloop"'),
     "werkzeug": ("pyproject.toml", "werkzeug>=3.1.9"),  # under flask; named for its floor alone
 }
