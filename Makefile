@@ -11,6 +11,9 @@ OPA_DIR := $(VENV)/opa
 FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
+# Nothing is compiled when it is installed. If Python might not keep what it compiles when that is imported, each of the
+# hundreds of processes that tests start would compile it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo image test test-image test-k8s k8s-tools mutations crosscheck check bench bench-verifiers bench-policy bench-rvps vectors policies policy-corpus opa proto swtpm softhsm registry openbao postgres prometheus lock fuzz clean
 
