@@ -24,7 +24,7 @@ class Event(Struct, frozen=True, kw_only=True):
         found: dict[str, Any] = {"kind": self.kind}
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value or value is False or value == 0:
+            if value or value == 0:  # False is one
                 found[name] = value
         return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from hashlib import sha256
@@ -27,7 +27,6 @@ _CUT_FLOOR: Final = 1024  # octets; shorter members are never cut
 _KEPT_TEXT: Final = 256  # characters of a cut text that stay readable
 _PREV_SIZE: Final = len(b',"prev":""}') + 64  # octets of the end of each line
 _UTC_OFFSET: Final = timedelta(0)
-_RESERVED: Final = frozenset({"n", "time", "prev"})
 _CHUNK: Final = 1 << 20  # octets read at a time
 
 
@@ -44,9 +43,8 @@ def _plain(value: object) -> object:
 
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_plain).encode
 _encode_utf8 = msgspec.json.Encoder().encode
-_TEXT: Final = frozenset({str})
 _LEAVES: Final = frozenset({str, int, bool, type(None)})
-_SHALLOW: Final = 8  # levels of objects and arrays; ordinary events have four
+_MANY: Final = 500  # values; ordinary events hold some thirty
 
 
 def encode_event(event: Event) -> bytes:
@@ -59,7 +57,7 @@ def encode_event(event: Event) -> bytes:
         TypeError: a member that is no JSON value: a Secret, bytes, NaN, or a name that the line itself uses.
     """
     members = event.members()
-    if not _RESERVED.isdisjoint(members):
+    if "n" in members or "time" in members or "prev" in members:
         raise TypeError(f"{event.kind} has a member named n, time or prev")
     body = _json(members)
     if len(body) > MAX_LINE - _ENVELOPE_SIZE:
@@ -82,28 +80,32 @@ def _json(value: object) -> bytes:
 def _quick_json(value: object) -> bytes | None:
     """The same octets at a fraction of the time for ordinary values, which nearly all are; None for others."""
     try:
-        found = _encode_utf8(value) if _is_ordinary(value, _SHALLOW) else b"\x7f"
-    except ValueError:  # a lone surrogate, a number of thousands of digits
+        found = _encode_utf8(value) if _is_ordinary(value) else b"\x7f"
+    except (ValueError, RecursionError):  # a lone surrogate, a number of thousands of digits
         return None
     return found if found.isascii() and b"\x7f" not in found else None
 
 
-def _is_ordinary(value: object, depth: int) -> bool:
+def _is_ordinary(value: Any) -> bool:
     """Whether it holds nothing but those types, none subclassed, of which both encoders say the same.
 
     The quick one also writes bytes, sets, times and NaN in some form; the other refuses them.
     """
-    members: Iterable[object]
-    if type(value) is dict:
-        if not _TEXT.issuperset(map(type, value)):
+    found: list[Any] = [value]
+    for each in found:  # grows meanwhile
+        kind = type(each)
+        if kind in _LEAVES:
+            continue
+        if len(found) > _MANY:
             return False
-        members = value.values()
-    elif type(value) is list or type(value) is tuple:
-        members = value
-    else:
-        return False
-    for member in members:
-        if type(member) not in _LEAVES and not (depth and _is_ordinary(member, depth - 1)):
+        if kind is dict:
+            for name in each:
+                if type(name) is not str:
+                    return False
+            found += each.values()
+        elif kind is list or kind is tuple:
+            found += each
+        else:
             return False
     return True
 
