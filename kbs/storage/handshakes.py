@@ -142,10 +142,8 @@ class MemoryHandshakeStore:
 
 
 _SPENT, _FINISHED, _IN_PROGRESS = 1, 2, 3
-_RELEASED, _FORGOTTEN = (
-    4,
-    5,
-)  # kinds of records that are no state: free again; nothing that expires as early is accepted
+# kinds of records that are no state: free again; nothing that expires as early is accepted
+_RELEASED, _FORGOTTEN = 4, 5
 
 _ABOUT: Final = struct.Struct(">32sQ")  # digest of the body, expiry in microseconds; before an owner or a sealed token
 _MOMENT: Final = struct.Struct(">Q")
@@ -162,10 +160,7 @@ def _packed(state: int, expires: int, segment: int, offset: int) -> int:
 
 def _place(packed: int) -> tuple[int, int]:
     """Segment and offset of the last record."""
-    return (
-        packed >> _SEGMENT_SHIFT & (1 << _SEGMENT_BITS) - 1,
-        packed >> _OFFSET_SHIFT & (1 << _OFFSET_BITS) - 1,
-    )
+    return packed >> _SEGMENT_SHIFT & (1 << _SEGMENT_BITS) - 1, packed >> _OFFSET_SHIFT & (1 << _OFFSET_BITS) - 1
 
 
 def _state(packed: int) -> int:
@@ -208,6 +203,7 @@ class FileHandshakeStore:
         # tokens are many and short-lived: a key of their own per epoch keeps random nonces far below their limit
         self._keys = keys.for_purpose(b"handshake tokens " + self.epoch)
         self._known: dict[bytes, int] = {}  # by challenge id, in the order of claims
+        self._mine: dict[bytes, bytes] = {}  # claims that this process has yet to answer: the `_ABOUT` of each
         self._in_segment: Counter[int] = Counter()
         self._swept = 0
 
@@ -218,6 +214,7 @@ class FileHandshakeStore:
         news = self._journal.news()
         while news is None:
             self._known.clear()
+            self._mine.clear()
             self._in_segment.clear()
             self._swept = 0
             news = self._journal.news()
@@ -237,10 +234,12 @@ class FileHandshakeStore:
         before = self._known.get(key)
         if before is not None:
             self._in_segment[_place(before)[0]] -= 1
+            self._mine.pop(key, None)
         self._known[key] = _packed(state, expires, segment, offset)
         self._in_segment[segment] += 1
 
     def _forget(self, key: bytes) -> None:
+        self._mine.pop(key, None)
         before = self._known.pop(key, None)
         if before is not None:
             self._in_segment[_place(before)[0]] -= 1
@@ -276,7 +275,9 @@ class FileHandshakeStore:
                 return Claim.SPENT
             if len(self._known) >= self._max_live:
                 self._make_room(deadline)
-            self._write(key, _IN_PROGRESS, deadline, _ABOUT.pack(body_digest, deadline) + self._me())
+            about = _ABOUT.pack(body_digest, deadline)
+            self._write(key, _IN_PROGRESS, deadline, about + self._me())
+            self._mine[key] = about
             return Claim.CLAIMED
 
     def _met(self, known: int, body_digest: bytes) -> Claim:
@@ -333,7 +334,7 @@ class FileHandshakeStore:
         known = self._known.get(key)
         if known is None or _state(known) != _IN_PROGRESS:
             return None
-        return self._journal.payload(*_place(known))[: _ABOUT.size]
+        return self._mine.get(key) or self._journal.payload(*_place(known))[: _ABOUT.size]
 
     def token(self, challenge_id: str, now: datetime) -> str | None:
         """The token of a finished handshake that has not expired."""

@@ -74,6 +74,38 @@ def test_workers_share_epoch_claims_and_tokens(open_store: Callable[..., FileHan
     assert two.token("c", NOW) == "token"
 
 
+def test_a_claim_is_finished_for_the_body_that_claimed_it_last(open_store: Callable[..., FileHandshakeStore]) -> None:
+    one, two = open_store(), open_store()
+    other = b"\x02" * 32
+    assert one.claim("c", BODY, LATER, NOW) is Claim.CLAIMED
+    two.release("c")
+    assert two.claim("c", other, LATER, NOW) is Claim.CLAIMED
+    one.finish("c", "token")
+    for store in (one, two, open_store()):
+        assert store.claim("c", BODY, LATER, NOW) is Claim.SPENT
+        assert store.claim("c", other, LATER, NOW) is Claim.FINISHED
+
+
+@pytest.mark.parametrize("end", ["finish", "refuse", "release", "sweep"])
+def test_what_is_kept_of_an_unanswered_claim_goes_with_it(
+    open_store: Callable[..., FileHandshakeStore], end: str
+) -> None:
+    one, two = open_store(), open_store()
+    for store, name, expires in ((one, "mine", LATER), (two, "of another", LATER + SECOND)):
+        assert one.claim(name, BODY, expires, NOW) is Claim.CLAIMED
+        assert name.encode() in one._mine
+        if end == "finish":
+            store.finish(name, "token")
+        elif end == "refuse":
+            store.refuse(name)
+        elif end == "release":
+            store.release(name)
+        else:
+            assert one.sweep(expires) == 1
+        assert one.token(name, NOW) == ("token" if end == "finish" else None)
+        assert not one._mine
+
+
 def test_a_claim_of_a_process_that_died_is_spent(open_store: Callable[..., FileHandshakeStore]) -> None:
     store = open_store()
 
