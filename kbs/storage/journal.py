@@ -20,10 +20,9 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from kbs.errors import StorageUnavailable
 from kbs.storage.database import unavailable
@@ -43,8 +42,7 @@ _USUAL: Final = 4096  # octets of a record that are read at once
 _SEGMENT: Final = re.compile(r"([0-9]{8})\.log")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One record. `head` is the beginning of its payload, at least 64 octets where there are as many."""
 
     kind: int
