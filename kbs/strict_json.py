@@ -9,9 +9,7 @@ Source: RFC 8259, RFC 8785; threat model 6.2 and P-DOS-1.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -101,8 +99,21 @@ def encode(value: Json) -> bytes:
         ServerFault: not a JSON value: another type, a member name that is no string, NaN or an infinity, a lone
             surrogate, or deeper than `ENCODE_DEPTH`. Nothing that came through `decode` can cause it, depth aside.
     """
-    _check_encodable(value, ENCODE_DEPTH)
-    return _to_utf8(value)
+    # The encoder turns NaN, octets, tuples and names that are numbers into something else: then it reads differently.
+    try:
+        text = _encode(value)
+        is_same = _decode(text) == value
+    except UnicodeEncodeError:
+        raise ServerFault("a lone surrogate is not encodable") from None
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        raise ServerFault("not encodable as JSON") from None
+    if not is_same:
+        raise ServerFault("not a JSON value: it would read differently")
+    if text.count(b"[") + text.count(b"{") > ENCODE_DEPTH and not _is_nested_within(
+        _structure(text, Limits(tokens=len(text))), ENCODE_DEPTH
+    ):
+        raise ServerFault(f"JSON deeper than {ENCODE_DEPTH}")
+    return text
 
 
 def canonical(value: Json) -> bytes:
@@ -112,10 +123,10 @@ def canonical(value: Json) -> bytes:
         MalformedMessage: an integer beyond ±(2^53 - 1), for which RFC 8785 has no exact form.
         ServerFault: as in `encode`.
     """
-    if _is_plain(value, ENCODE_DEPTH):
-        return _to_utf8(value, ordered=True)
-    _check_encodable(value, ENCODE_DEPTH)
     try:
+        if type(value) is dict and _is_plain(value, ENCODE_DEPTH):
+            return _encode_sorted(value)
+        encode(value)
         return rfc8785.dumps(value)
     except rfc8785.IntegerDomainError:
         raise MalformedMessage("JSON: an integer has no canonical form") from None
@@ -182,73 +193,11 @@ def _is_nested_within(structure: bytes, depth: int) -> bool:
     return not brackets
 
 
-def _to_utf8(value: Json, *, ordered: bool = False) -> bytes:
-    try:
-        return _encode_sorted(value) if ordered else _encode(value)
-    except UnicodeEncodeError:
-        raise ServerFault("a lone surrogate is not encodable") from None
-
-
-_LEAVES: Final = frozenset({str, int, bool, type(None)})
-
-
-def _check_encodable(value: object, depth: int) -> None:
-    """Refuse what the encoder would silently turn into something else (NaN, bytes, tuples, names that are numbers)."""
-    level = [value]
-    while level:
-        below: list[object] = []
-        for each in level:
-            kind = type(each)
-            if kind in _LEAVES:
-                continue
-            if kind is dict:
-                assert isinstance(each, dict)
-                for name in each:
-                    if type(name) is not str and not isinstance(name, str):
-                        raise ServerFault("a member name is not a string")
-                below.extend(each.values())
-            elif kind is list:
-                assert isinstance(each, list)
-                below.extend(each)
-            else:
-                below.extend(_check_uncommon(each))
-            if depth == 0:
-                raise ServerFault(f"JSON deeper than {ENCODE_DEPTH}")
-        level = below
-        depth -= 1
-
-
-def _check_uncommon(value: object) -> Iterable[object]:
-    """Floats and subclasses; what is inside."""
-    if isinstance(value, (str, int)):
-        return ()
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ServerFault("NaN and infinities are not JSON")
-        return ()
-    if isinstance(value, dict):
-        if not all(isinstance(name, str) for name in value):
-            raise ServerFault("a member name is not a string")
-        return value.values()
-    if isinstance(value, list):
-        return value
-    raise ServerFault(f"{type(value).__name__} is not a JSON type")
-
-
-def _is_plain(value: object, depth: int) -> bool:
+def _is_plain(members: dict[Any, object], depth: int) -> bool:
     """Objects and strings only, ASCII names: there, sorted compact JSON *is* RFC 8785 (runtime data is such)."""
-    level = [value]
-    while level and depth >= 0:
-        below: list[object] = []
-        for each in level:
-            if type(each) is dict:
-                for name, member in each.items():
-                    if type(name) is not str or not name.isascii():
-                        return False
-                    if type(member) is not str:
-                        below.append(member)
-            elif type(each) is not str:
-                return False
-        level = below
-        depth -= 1
-    return not level
+    for name, value in members.items():
+        if type(name) is not str or not name.isascii():
+            return False
+        if type(value) is not str and not (type(value) is dict and depth > 1 and _is_plain(value, depth - 1)):
+            return False
+    return True
