@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kbs import strict_json
 from kbs.attestation.model import Appraisal, AttestationResult, Json, Tier
 from kbs.errors import PolicyBroken, TokenRejected
 
@@ -69,11 +70,20 @@ def ear_claims(
     }
 
 
+def ear_json(claims: Mapping[str, Json], result: AttestationResult) -> bytes:
+    """`claims`, which `ear_claims` made of this result, as JSON; annotated evidence as it was encoded before."""
+    submods = {
+        each.submod: {**claims["submods"][each.submod], ANNOTATED_EVIDENCE: strict_json.Encoded(each.annotated_json)}
+        for each in result.appraisals
+    }
+    return strict_json.encode_around({**claims, "submods": submods})
+
+
 def _submodule(appraisal: Appraisal) -> dict[str, Json]:
     if not _RESERVED.isdisjoint(appraisal.extensions):
         raise PolicyBroken("the policy names an extension after a standard member of the token")
     return {
-        STATUS: appraisal.status.value,
+        STATUS: str(appraisal.status),
         VECTOR: appraisal.vector,
         POLICY_ID: appraisal.policy_id,
         ANNOTATED_EVIDENCE: appraisal.annotated_evidence,
@@ -94,7 +104,7 @@ def find(claims: Json, pointer: str) -> Json | None:
     value = claims
     for token in pointer[1:].split("/"):
         name = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, Mapping):
+        if type(value) is dict or isinstance(value, Mapping):  # asking for the protocol takes ten times as long
             value = value.get(name)
         elif isinstance(value, list) and name.isascii() and name.isdigit() and (name == "0" or name[0] != "0"):
             index = int(name) if len(name) < 10 else len(value)

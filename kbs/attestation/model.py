@@ -185,6 +185,7 @@ class Appraisal:
     policy_digest: str  # SHA-256 of the policy text, hex
     policy_name: str  # id with class and origin, for people: "default_cpu (shipped:evidence/cpu.rego)"
     annotated_evidence: Mapping[str, Json]
+    annotated_json: bytes  # the same, as `kbs.strict_json.encode` wrote it
     extensions: Mapping[str, Json]
 
 

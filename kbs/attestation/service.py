@@ -9,7 +9,6 @@ Source: attestation-service 1.3, 1.7, 2.3; RFC 9334 section 3.
 from __future__ import annotations
 
 import hmac
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,6 +54,8 @@ POLICY_ID: Final = "default"
 """The policy id that tokens name. The policy evaluated is `<id>_<device class>` (attestation-service 2.1)."""
 
 _NOTHING: Final = Endorsements()
+_TO_ZERO: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_MANY_DIGITS: Final = b"0" * 19  # in a row; no integer that is wider than 64 bits has fewer
 _T = TypeVar("_T")
 
 
@@ -253,17 +254,17 @@ class AttestationService:
 
     def appraise(self, verified: Sequence[Verified], references: Snapshot) -> Attested:
         """The second half of `attest`: what the policies make of it, given these reference values."""
-        counters: Counter[str] = Counter()
+        counters: dict[str, int] = {}
         appraisals: list[Appraisal] = []
         findings: dict[str, Sequence[Finding]] = {}
         inputs: list[PolicyInput] = []
         shadow: dict[str, Mapping[str, Any]] = {}
         for each in verified:
             device_class = each.claims.device_class
-            submod = f"{device_class}{counters[device_class]}"
-            counters[device_class] += 1
-            document = policy_input(each, verbose_token=self._verbose_token)
-            encoded = strict_json.encode(document)
+            number = counters.get(device_class, 0)
+            counters[device_class] = number + 1
+            submod = f"{device_class}{number}"
+            document, encoded = _policy_input(each, self._verbose_token)
             policy_id = f"{POLICY_ID}_{device_class}"
             policy = self._policy(policy_id)
             verdict = self._engine.appraise(policy, encoded, references)
@@ -286,6 +287,7 @@ class AttestationService:
                     policy_digest=policy.digest,
                     policy_name=f"{policy_id} ({policy.origin})",
                     annotated_evidence=document,
+                    annotated_json=encoded,
                     extensions=verdict.extensions,
                 )
             )
@@ -371,7 +373,13 @@ def policy_input(verified: Verified, *, verbose_token: bool = True) -> dict[str,
 
     Raises:
         EvidenceMalformed: an integer that does not fit 64 bits, signed.
+        ServerFault: claims that are not JSON.
     """
+    return _policy_input(verified, verbose_token)[0]
+
+
+def _policy_input(verified: Verified, verbose_token: bool) -> tuple[dict[str, Json], bytes]:
+    """The document, and as it is encoded for the policy and the token."""
     request, claims = verified.request, verified.claims
     own = dict(claims.claims)
     document: dict[str, Json] = {}
@@ -390,9 +398,11 @@ def policy_input(verified: Verified, *, verbose_token: bool = True) -> dict[str,
         document["runtime_data_claims"] = runtime_data
     if request.protocol_version is not None:
         document["protocol_version"] = request.protocol_version
-    document[claims.tee.value] = own
-    _refuse_wide_integers(document)
-    return document
+    document[str(claims.tee)] = own
+    encoded = strict_json.encode(document)
+    if _MANY_DIGITS in encoded.translate(_TO_ZERO):
+        _refuse_wide_integers(document)
+    return document, encoded
 
 
 def _ordered(requests: Sequence[VerificationRequest]) -> Sequence[VerificationRequest]:
@@ -407,16 +417,13 @@ def _ordered(requests: Sequence[VerificationRequest]) -> Sequence[VerificationRe
 
 def _refuse_wide_integers(value: Json) -> None:
     """Relying parties in other languages read 64 bits, signed; a wider number would change its value on the way."""
-    kind = type(value)
-    if kind is str or kind is bool:
-        return
-    if kind is int:
+    if isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 63:
             raise EvidenceMalformed("a claim is an integer of more than 64 bits")
-    elif kind is dict or isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for member in value.values():
             _refuse_wide_integers(member)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list):
         for member in value:
             _refuse_wide_integers(member)
 

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from kbs.attestation.abridged import abridgements
-from kbs.attestation.ear import EarSettings, ear_claims
+from kbs.attestation.ear import EarSettings, ear_claims, ear_json
 from kbs.attestation.init_data import InitData, parse_init_data
 from kbs.attestation.service import AttestationService, Attested
 from kbs.audit.events import EvidenceAccepted, EvidenceRefused
@@ -287,7 +287,7 @@ class Handshakes:
         """Leave what the policies saw, for replays; nobody waits for it."""
         references = attested.result.references_version
         for given, appraisal in zip(attested.inputs, attested.result.appraisals, strict=True):
-            outcome: dict[str, Any] = {"status": appraisal.status.value, "vector": appraisal.vector}
+            outcome: dict[str, Any] = {"status": str(appraisal.status), "vector": appraisal.vector}
             if attested.shadow:
                 outcome["shadow"] = {given.policy_id: attested.shadow.get(appraisal.submod, {})}
             self._inputs.keep(
@@ -329,7 +329,7 @@ class Handshakes:
         refusal: PayloadTooLarge | None = None
         for fewer in abridgements(claims):
             try:
-                return self._issuer.issue(fewer)
+                return self._issuer.issue(fewer, ear_json(claims, attested.result) if fewer is claims else None)
             except PayloadTooLarge as err:
                 refusal = err
         assert refusal is not None  # there is always a first
@@ -344,9 +344,9 @@ def _accepted(admitted: Admitted, attested: Attested, issued: IssuedToken) -> Ev
     appraisals = attested.result.appraisals
     return EvidenceAccepted(
         decision=admitted.decision,
-        tee=admitted.challenge.tee.value,
+        tee=str(admitted.challenge.tee),
         protocol=admitted.challenge.version,
-        status={each.submod: each.status.value for each in appraisals},
+        status={each.submod: str(each.status) for each in appraisals},
         vectors={each.submod: dict(each.vector) for each in appraisals},
         policies={each.submod: each.policy_digest for each in appraisals},
         policy_names={each.submod: each.policy_name for each in appraisals},

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from kbs import strict_json
 from kbs.clock import Clock
 from kbs.errors import ConfigInvalid, PayloadTooLarge, ServerFault
 from kbs.protocol import base64url
-from kbs.tokens.jose import MAX_ATTESTATION_TOKEN, sign
+from kbs.tokens.jose import MAX_ATTESTATION_TOKEN, sign_es256
 from kbs.tokens.keys import KeyRing, SigningKey
 from kbs.tokens.trust import DEFAULT_ISSUER
 
@@ -51,18 +53,21 @@ class TokenIssuer:
     """
 
     def __init__(self, keys: KeyRing, settings: IssuerSettings, clock: Clock) -> None:
-        if keys.signing.alg != "ES256":
+        key = keys.signing.private
+        if keys.signing.alg != "ES256" or not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ConfigInvalid("attestation tokens are signed with ES256")
-        self._key = keys.signing
+        self._key = key
+        self._kid = keys.signing.kid
         self._settings = settings
         self._clock = clock
         self._header = base64url.encode(_header(keys.signing)) + b"."
 
-    def issue(self, claims: Mapping[str, Any]) -> IssuedToken:
+    def issue(self, claims: Mapping[str, Any], claims_json: bytes | None = None) -> IssuedToken:
         """Sign a claims set.
 
         Args:
             claims: from `kbs.attestation.ear.ear_claims`, complete: `iat`, `nbf`, `exp` in seconds, `iss`, `jti`.
+            claims_json: the very same as JSON, where `kbs.attestation.ear.ear_json` made it.
 
         Raises:
             PayloadTooLarge: a token that acceptors would refuse for its size.
@@ -73,7 +78,8 @@ class TokenIssuer:
             raise ServerFault("attestation token: `exp` is not a future time")
         if claims.get("iss") != self._settings.name or not isinstance(claims.get("jti"), str):
             raise ServerFault("attestation token: claims are not from this issuer")
-        claims_json = strict_json.encode(claims)
+        if claims_json is None:
+            claims_json = strict_json.encode(claims)
         signing_input = self._header + base64url.encode(claims_json)
         size = len(signing_input) + _SIGNATURE_TEXT
         if size > self._settings.max_token:
@@ -81,8 +87,8 @@ class TokenIssuer:
                 "attestation token over the size limit",
                 operator_detail=f"{size} octets, limit {self._settings.max_token}; see the setting verbose_token",
             )
-        text = (signing_input + b"." + base64url.encode(sign(self._key.private, signing_input))).decode("ascii")
-        return IssuedToken(text, claims, claims_json, datetime.fromtimestamp(expires, UTC), self._key.kid)
+        text = (signing_input + b"." + base64url.encode(sign_es256(self._key, signing_input))).decode("ascii")
+        return IssuedToken(text, claims, claims_json, datetime.fromtimestamp(expires, UTC), self._kid)
 
 
 def _header(key: SigningKey) -> bytes:

@@ -118,8 +118,11 @@ def algorithms_of(key: PublicKey) -> frozenset[str]:
 
 def sign(key: PrivateKey, signing_input: bytes) -> bytes:
     """Sign with ES256 (raw r‖s, 64 octets; RFC 7518 section 3.4) or EdDSA, as the key's type says."""
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return key.sign(signing_input)
+    return key.sign(signing_input) if isinstance(key, ed25519.Ed25519PrivateKey) else sign_es256(key, signing_input)
+
+
+def sign_es256(key: ec.EllipticCurvePrivateKey, signing_input: bytes) -> bytes:
+    """The same for a key that is known to be on P-256."""
     r, s = decode_dss_signature(key.sign(signing_input, _SHA256_ECDSA))
     return (r << 256 | s).to_bytes(64, "big")
 

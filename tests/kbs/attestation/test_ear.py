@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kbs import strict_json
 from kbs.attestation.ear import (
     DEVICE_EVIDENCE_POINTER,
     INIT_DATA_CLAIMS_POINTER,
@@ -15,6 +16,7 @@ from kbs.attestation.ear import (
     TEE_KEY_POINTER,
     EarSettings,
     ear_claims,
+    ear_json,
     find,
     statuses,
     tee_key,
@@ -38,6 +40,7 @@ def _appraisal(submod: str, expected: Any, tee: Tee = Tee.SAMPLE) -> Appraisal:
         "00" * 32,
         "default_cpu (test)",
         expected["ear.veraison.annotated-evidence"],
+        strict_json.encode(expected["ear.veraison.annotated-evidence"]),
         extensions,
     )
 
@@ -73,6 +76,13 @@ def test_payloads_are_the_reference_ones_with_nbf_and_jti(payloads: list[Any]) -
         assert json.dumps(found) == json.dumps(wanted)  # order too
 
 
+def test_with_evidence_that_was_encoded_before_it_is_the_same_octet_for_octet(payloads: list[Any]) -> None:
+    for payload in payloads:
+        appraisals = [_appraisal(name, submod) for name, submod in payload["submods"].items()]
+        claims = _written(*appraisals)
+        assert ear_json(claims, AttestationResult(tuple(appraisals), "v1")) == strict_json.encode(claims)
+
+
 def test_what_was_written_is_read_back(payloads: list[Any]) -> None:
     affirming, _, composite, silent = payloads
     runtime = affirming["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["runtime_data_claims"]
@@ -106,7 +116,9 @@ def test_settings_rename_what_may_be_renamed(payloads: list[Any]) -> None:
     ["ear.status", "ear.trustworthiness-vector", "ear.appraisal-policy-id", "ear.veraison.annotated-evidence"],
 )
 def test_an_extension_cannot_replace_the_verdict(name: str) -> None:
-    appraisal = Appraisal("cpu0", Tee.SNP, Tier.WARNING, {"hardware": 32}, "default", "", "", {}, {name: "affirming"})
+    appraisal = Appraisal(
+        "cpu0", Tee.SNP, Tier.WARNING, {"hardware": 32}, "default", "", "", {}, b"{}", {name: "affirming"}
+    )
     with pytest.raises(PolicyBroken):
         _written(appraisal)
 
