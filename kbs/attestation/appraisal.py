@@ -51,8 +51,8 @@ def trust_vector(trust_claims: Mapping[str, int]) -> dict[str, int]:
     vector: dict[str, int] = {}
     for name in TRUST_CLAIMS:
         if name in trust_claims:
-            tier(trust_claims[name])
-            vector[name] = trust_claims[name]
+            value = vector[name] = trust_claims[name]
+            tier(value)
     if len(vector) != len(trust_claims):
         unknown = sorted(str(name) for name in trust_claims if name not in TRUST_CLAIMS)
         raise PolicyBroken(f"the policy asserts unknown trust claims: {', '.join(unknown)}")
@@ -65,5 +65,5 @@ def status(vector: Mapping[str, int]) -> Tier:
     Raises:
         PolicyBroken: a value that `tier` refuses.
     """
-    found = {tier(value) for value in vector.values()}
+    found = set(map(tier, vector.values()))
     return next((worst for worst in _WORST_FIRST if worst in found), Tier.NONE)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from kbs.errors import MalformedMessage
 from kbs.protocol import base64url
-from kbs.protocol.tee import Tee
+from kbs.protocol.tee import TEES, Tee
 
 COOKIE_NAME = "kbs-session-id"
 _NONCE_SIZE = 12  # AES-GCM
@@ -91,7 +91,7 @@ class CookieSealer:
             StorageUnavailable: the epoch is not known.
         """
         milliseconds = int(challenge.expires.timestamp() * 1000)
-        text = "\n".join((challenge.tee.value, challenge.version, challenge.nonce)).encode()
+        text = "\n".join((challenge.tee, challenge.version, challenge.nonce)).encode()
         plain = _HEAD.pack(bytes.fromhex(challenge.id), milliseconds) + text
         if challenge.kept:
             plain += b"\n" + challenge.kept
@@ -123,6 +123,6 @@ class CookieSealer:
             tee, version, sent, *kept = plain[_HEAD.size :].split(b"\n", 3)
             expires = datetime.fromtimestamp(milliseconds / 1000, UTC)
             return OpenChallenge(
-                identifier.hex(), sent.decode(), Tee(tee.decode()), version.decode(), expires, b"".join(kept), epoch
+                identifier.hex(), sent.decode(), TEES[tee.decode()], version.decode(), expires, b"".join(kept), epoch
             )
         return None

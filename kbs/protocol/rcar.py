@@ -16,14 +16,13 @@ from typing import Final
 from kbs import strict_json
 from kbs.errors import MalformedMessage, TeeNotEnabled, UnsupportedVersion
 from kbs.protocol.runtime_data import hash_for
-from kbs.protocol.tee import TEE_ALIASES, Tee
+from kbs.protocol.tee import TEES, Tee
 from kbs.protocol.tee_key import TeeKey, parse_tee_key
 from kbs.protocol.version import SPOKEN, ProtocolVersion, negotiate
 
 Json = strict_json.Json
 
 _NONCE_SIZE: Final = 32  # octets
-_TEES: Final = {str(tee): tee for tee in Tee} | dict(TEE_ALIASES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def decode_request(body: bytes, enabled: frozenset[Tee], spoken: Collection[Prot
     """
     message = _object(strict_json.decode(body), "Request")
     version = negotiate(_text(message, "version", "Request"), spoken)
-    tee = _TEES.get(_text(message, "tee", "Request"))
+    tee = TEES.get(_text(message, "tee", "Request"))
     if tee is None:
         raise TeeNotEnabled("Request: unknown TEE")
     require_enabled((tee,), enabled)
@@ -192,7 +191,7 @@ def _additional(text: str, limits: strict_json.Limits) -> tuple[tuple[Tee, Json]
         return ()
     devices: dict[Tee, Json] = {}
     for name, evidence in _object(strict_json.decode(text.encode(), limits=limits), "additional_evidence").items():
-        tee = _TEES.get(name)
+        tee = TEES.get(name)
         if tee is None:
             raise MalformedMessage("additional_evidence: unknown TEE")
         if tee in devices:  # under its alias

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from kbs import strict_json
 from kbs.protocol.tee import Tee
@@ -23,6 +23,13 @@ class HashAlgorithm(StrEnum):
     SHA512 = "sha512"
 
 
+_DIGESTS: Final = {
+    HashAlgorithm.SHA256: hashlib.sha256,
+    HashAlgorithm.SHA384: hashlib.sha384,
+    HashAlgorithm.SHA512: hashlib.sha512,
+}
+
+
 def primary_runtime_data(nonce: str, key: TeeKey, additional_evidence: str) -> dict[str, Any]:
     """What the primary evidence binds. `additional_evidence` is the text as sent, `""` when there are no devices."""
     return {"additional-evidence": additional_evidence, "nonce": nonce, "tee-pubkey": dict(key.members)}
@@ -35,7 +42,7 @@ def device_runtime_data(nonce: str, key: TeeKey) -> dict[str, Any]:
 
 def digest(runtime_data: Mapping[str, Any], algorithm: HashAlgorithm) -> bytes:
     """Digest over the RFC 8785 form of `runtime_data`; fitting it to a TEE's field is that TEE's rule."""
-    return hashlib.new(algorithm.value, strict_json.canonical(dict(runtime_data))).digest()
+    return _DIGESTS[algorithm](strict_json.canonical(dict(runtime_data))).digest()
 
 
 def concatenated_digest(nonce: str, key: TeeKey) -> bytes:

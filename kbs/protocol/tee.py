@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 
 class Tee(StrEnum):
@@ -35,3 +36,6 @@ TEE_ALIASES: Mapping[str, Tee] = {
     "aztdxvtpm": Tee.AZ_TDX_VTPM,
     "nvidiadpu": Tee.NVIDIA_DPU,
 }
+
+TEES: Final[Mapping[str, Tee]] = {str(tee): tee for tee in Tee} | dict(TEE_ALIASES)
+"""Every name that a guest may say."""

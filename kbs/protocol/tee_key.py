@@ -81,7 +81,7 @@ def parse_tee_key(jwk: strict_json.Json) -> TeeKey:
         MalformedMessage: any other key, a member missing or of another type, text that is not canonical base64url,
             a coordinate of another width, a point off the curve.
     """
-    if not isinstance(jwk, Mapping):
+    if not isinstance(jwk, dict):
         raise MalformedMessage("TEE key: not an object")
     kty = jwk.get("kty")
     if kty == "EC":
@@ -106,7 +106,7 @@ def _octets(text: str, name: str) -> bytes:
 
 
 def _parse_ec(jwk: Mapping[str, strict_json.Json]) -> TeeKey:
-    alg, crv, x, y = (_text(jwk, name) for name in ("alg", "crv", "x", "y"))
+    alg, crv, x, y = _text(jwk, "alg"), _text(jwk, "crv"), _text(jwk, "x"), _text(jwk, "y")
     curve = CURVES.get(crv)
     if curve is None:
         raise MalformedMessage("TEE key: unknown crv")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from email.utils import format_datetime
+from email.utils import formatdate
+from functools import lru_cache
 
 from kbs.audit.gate import Decided
 from kbs.handshake.cookie import COOKIE_NAME
@@ -106,4 +107,9 @@ def _token_response(answer: TokenAnswer) -> HttpResponse:
 
 def _set_cookie(value: str, expires: datetime) -> tuple[str, str]:
     """Attributes as the field knows them: `Expires` only, so that the jar keeps one cookie (kbs-protocol 2.6)."""
-    return ("Set-Cookie", f"{COOKIE_NAME}={value}; Expires={format_datetime(expires, usegmt=True)}")
+    return ("Set-Cookie", f"{COOKIE_NAME}={value}; Expires={_http_date(int(expires.timestamp()))}")
+
+
+@lru_cache(maxsize=16)  # many cookies end in the same second
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)

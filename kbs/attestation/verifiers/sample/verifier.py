@@ -132,7 +132,7 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 
 def _decode(value: str) -> bytes:
     try:
-        decoded = base64.b64decode(value, validate=True)
+        decoded = binascii.a2b_base64(value, strict_mode=True)
     except (binascii.Error, ValueError) as err:
         raise EvidenceMalformed("report_data is not base64") from err
     if len(decoded) > _MAX_REPORT_DATA:
