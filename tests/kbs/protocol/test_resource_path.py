@@ -63,7 +63,8 @@ def test_what_parses_matches_the_whole_grammar(segments: list[str]) -> None:
     try:
         text = str(parse(segments))
     except NameNotAllowed:
-        assert not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*/[\w-][\w.-]*", "/".join(segments), re.ASCII)
+        text = "/".join(segments)  # of two segments, one may hold a slash itself
+        assert len(segments) != 3 or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*/[\w-][\w.-]*", text, re.ASCII)
     else:
         assert re.fullmatch(r"([\w-][\w.-]*/){2}[\w-][\w.-]*", text, re.ASCII)
         assert ".." not in text.split("/")
