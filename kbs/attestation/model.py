@@ -2,6 +2,8 @@
 
 A new type for every level of trust: `Evidence` is what a stranger says, `VerifiedClaims` what a verifier vouches for,
 `AttestationResult` what policy made of it. Only the function that checked a thing makes the checked type.
+
+What is made for every handshake is a frozen `msgspec.Struct`, which takes a tenth of the time of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
 from kbs.protocol.tee import Tee
 
 Json = Any
 """A decoded JSON value from the strict decoder: dict, list, str, int, float, bool or None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """What an Attester says about itself. Nothing in it has been checked.
 
     `body` is the JSON value as the guest sent it, already through the strict decoder; `appraise` may also pass raw
@@ -31,8 +34,7 @@ class Evidence:
     body: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True):
     """What evidence must be bound to.
 
     report_data: the digest over the runtime data, before it is fitted to the TEE's field; None only for `appraise`
@@ -44,7 +46,11 @@ class Binding:
 
     report_data: bytes | None
     init_data: bytes | None = None
-    kept: bytes | None = field(default=None, repr=False)
+    kept: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Without what is kept."""
+        return f"Binding(report_data={self.report_data!r}, init_data={self.init_data!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,7 @@ class Endorsements:
     items: Mapping[str, bytes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedClaims:
+class VerifiedClaims(msgspec.Struct, frozen=True):
     """Claims under a valid chain, fresh, and bound to this handshake. Only a Verifier makes one.
 
     claims: JSON object. Members `report_data` and `init_data` (strings) are hoisted by the pipeline
@@ -173,8 +178,7 @@ class Tier(StrEnum):
     CONTRAINDICATED = "contraindicated"
 
 
-@dataclass(frozen=True, slots=True)
-class Appraisal:
+class Appraisal(msgspec.Struct, frozen=True):
     """What policy made of one claim set: one member of `submods`."""
 
     submod: str  # device class and counter: cpu0, gpu0, gpu1
@@ -189,8 +193,7 @@ class Appraisal:
     extensions: Mapping[str, Json]
 
 
-@dataclass(frozen=True, slots=True)
-class AttestationResult:
+class AttestationResult(msgspec.Struct, frozen=True):
     """The Attestation Result before it is signed. `kbs.tokens` turns it into an EAR JWT."""
 
     appraisals: tuple[Appraisal, ...]

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+import msgspec
 
 from kbs import strict_json
 from kbs.attestation.appraisal import status, trust_vector
@@ -59,8 +60,7 @@ _MANY_DIGITS: Final = b"0" * 19  # in a row; no integer that is wider than 64 bi
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationRequest:
+class VerificationRequest(msgspec.Struct, frozen=True):
     """One piece of evidence with what it must be bound to.
 
     runtime_data: the object `binding.report_data` is the digest of; policies and tokens see it.
@@ -82,8 +82,7 @@ class VerificationRequest:
             raise ServerFault("init data and the digest to be bound do not belong together")
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """One claim set and the request it answers; every device of a request has one of its own.
 
     registered: the document behind the measured value, where the guest sent none.
@@ -94,16 +93,18 @@ class Verified:
     registered: RegisteredInitData | None = None
 
 
-@dataclass(slots=True)
-class PolicyInput:
+class PolicyInput(msgspec.Struct, frozen=True):
     """What one evidence policy was given: its id, and the document as our encoder made it."""
 
     policy_id: str
-    claims: bytes = field(repr=False)
+    claims: bytes
+
+    def __repr__(self) -> str:
+        """Without the document."""
+        return f"PolicyInput(policy_id={self.policy_id!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Attested:
+class Attested(msgspec.Struct, frozen=True):
     """A result, and for each submodule that is not affirming what its policy compared.
 
     inputs: of each appraisal, in the same order. shadow: submodule → `{"policy", "status", "vector" or "error",
@@ -113,7 +114,7 @@ class Attested:
     result: AttestationResult
     findings: Mapping[str, Sequence[Finding]]
     inputs: Sequence[PolicyInput] = ()
-    shadow: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shadow: Mapping[str, Mapping[str, Any]] = msgspec.field(default_factory=dict)
 
 
 class EndorsementSource(Protocol):

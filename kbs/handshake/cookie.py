@@ -33,7 +33,7 @@ _START = _DAY.size + _NONCE_SIZE  # of what is encrypted
 _HEAD = struct.Struct(">16sQ")  # id, end of life in milliseconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpenChallenge:
     """What a challenge is bound to: its id, nonce, TEE, protocol version and end of life.
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any
+
+import msgspec
 
 from kbs.attestation.abridged import abridgements
 from kbs.attestation.ear import EarSettings, ear_claims, ear_json
@@ -51,26 +53,31 @@ _KEPT_REQUEST = 512  # octets
 _LARGE_BODY = 64 << 10  # octets; an event log in it has some hundred entries, which take tens of milliseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A fresh challenge: the message for the guest and the cookie that carries the state."""
 
-    message: bytes = field(repr=False)
-    cookie: str = field(repr=False)
+    message: bytes
+    cookie: str
     expires: datetime
 
+    def __repr__(self) -> str:
+        """Without nonce and cookie."""
+        return f"Opened(expires={self.expires!r})"
 
-@dataclass(frozen=True, slots=True)
-class TokenAnswer:
+
+class TokenAnswer(msgspec.Struct, frozen=True):
     """The end of a handshake: the token and the cookie to set again."""
 
-    token: str = field(repr=False)
-    cookie: str = field(repr=False)
+    token: str
+    cookie: str
     expires: datetime
 
+    def __repr__(self) -> str:
+        """Without token and cookie."""
+        return f"TokenAnswer(expires={self.expires!r})"
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+
+class Admitted(msgspec.Struct, frozen=True):
     """A decoded attestation whose challenge is claimed for it.
 
     readings: what to verify; of several, the evidence has to fit one.
@@ -79,20 +86,27 @@ class Admitted:
 
     decision: str
     challenge: OpenChallenge
-    message: Message = field(repr=False)
-    readings: Sequence[Requests] = field(repr=False)
+    message: Message
+    readings: Sequence[Requests]
     init_data: InitData | None
-    cookie: str = field(repr=False)
+    cookie: str
     peer: str | None
     is_large: bool
 
+    def __repr__(self) -> str:
+        """Without evidence and cookie."""
+        return f"Admitted(decision={self.decision!r}, challenge={self.challenge!r}, peer={self.peer!r})"
 
-@dataclass(frozen=True, slots=True)
-class _Recent:
+
+class _Recent(msgspec.Struct, frozen=True):
     """What a cookie led to in this process a moment ago."""
 
-    token: str = field(repr=False)
+    token: str
     expires: datetime
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"_Recent(expires={self.expires!r})"
 
 
 class _RecentTokens:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from kbs import strict_json
 from kbs.errors import MalformedMessage, TeeNotEnabled, UnsupportedVersion
 from kbs.protocol.runtime_data import hash_for
@@ -34,8 +36,7 @@ class Request:
     extra_params: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """The answer to a Request.
 
     nonce: text; the base64 of 32 random octets, for `se` a JSON text.
@@ -58,8 +59,7 @@ class InitDataDocument:
     body: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attestation:
+class Attestation(msgspec.Struct, frozen=True):
     """`POST attest`: decoded, nothing of it verified.
 
     primary_evidence: JSON for the TEE that the Request named.

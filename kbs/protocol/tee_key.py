@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -50,8 +51,7 @@ _RSA_EXPONENT: Final = "AQAB"  # 65537, nothing else
 _RSA_ALGORITHMS: Final = {str(algorithm): algorithm for algorithm in (KeyAlgorithm.RSA_OAEP_256, KeyAlgorithm.RSA1_5)}
 
 
-@dataclass(frozen=True, slots=True)
-class TeeKey:
+class TeeKey(msgspec.Struct, frozen=True):
     """A well-formed TEE key. Whose it is, only evidence can say.
 
     members: the typed members alone, as they are hashed into report data and written into a token; others that the
@@ -62,13 +62,13 @@ class TeeKey:
     members: Mapping[str, str]
     algorithm: KeyAlgorithm
     public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
-    thumbprint: str = field(init=False, compare=False)
+    thumbprint: str = ""
 
     def __post_init__(self) -> None:
         """Records name the key several times in a handshake; it is hashed once."""
         required = {name: text for name, text in self.members.items() if name != "alg"}
         digest = hashlib.sha256(strict_json.canonical(required)).digest()
-        object.__setattr__(self, "thumbprint", base64url.encode(digest).decode("ascii"))
+        msgspec.structs.force_setattr(self, "thumbprint", base64url.encode(digest).decode("ascii"))
 
 
 def parse_tee_key(jwk: strict_json.Json) -> TeeKey:

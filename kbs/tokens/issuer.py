@@ -6,10 +6,11 @@ Source: KBS protocol (token of the attestation service), attestation-service 3.1
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from kbs import strict_json
@@ -31,18 +32,21 @@ class IssuerSettings:
     max_token: int = MAX_ATTESTATION_TOKEN
 
 
-@dataclass(frozen=True, slots=True)
-class IssuedToken:
+class IssuedToken(msgspec.Struct, frozen=True):
     """A token we signed ourselves. Only `TokenIssuer` makes one.
 
     claims_json: the claims as signed, UTF-8. expires: aware, UTC. kid: the key it was signed with.
     """
 
-    text: str = field(repr=False)
-    claims: Mapping[str, Any] = field(repr=False)
-    claims_json: bytes = field(repr=False)
+    text: str
+    claims: Mapping[str, Any]
+    claims_json: bytes
     expires: datetime
     kid: str
+
+    def __repr__(self) -> str:
+        """Without the token and what it says."""
+        return f"IssuedToken(expires={self.expires!r}, kid={self.kid!r})"
 
 
 class TokenIssuer:
