@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from kbs.admin.authentication import AdminAuthenticator
@@ -302,7 +303,7 @@ def key_not_bound(patch: pytest.MonkeyPatch) -> None:
     """Digest over nonce and devices with whatever key made the evidence right."""
 
     def lenient(report: Any, binding: Any) -> None:
-        check_binding(report, replace(binding, report_data=report.report_data[:48]))
+        check_binding(report, msgspec.structs.replace(binding, report_data=report.report_data[:48]))
 
     patch.setattr(snp_verifier, "check_binding", lenient)
 

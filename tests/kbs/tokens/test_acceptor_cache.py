@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -162,7 +162,7 @@ def test_a_key_read_before_counts_only_if_the_claims_hold_it() -> None:
     parsed = parse_tee_key(TEE_KEY)
     acceptor.remember(issued, parsed)
     assert acceptor.accept(issued.text).tee_key is parsed
-    for stranger in (parse_tee_key(other_key()), replace(parsed, members={**TEE_KEY, "kid": "x"})):
+    for stranger in (parse_tee_key(other_key()), msgspec.structs.replace(parsed, members={**TEE_KEY, "kid": "x"})):
         acceptor.remember(issued, stranger)
         assert acceptor.accept(issued.text).tee_key == parsed
 
