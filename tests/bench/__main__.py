@@ -240,7 +240,7 @@ def memory_mib(pid: int) -> float:
 def _print(report: dict[str, Any], console: Console) -> None:
     table = Table(title="full handshakes: medians of each step and of the whole, and p99, in ms")
     table.title_justify, table.box, table.pad_edge = "left", None, False
-    for name in ("clients", "/s", *STEPS, "whole", "p99", "CPU µs", "signatures", "MiB", "errors"):
+    for name in ("clients", "/s", *STEPS, "whole", "p99", "CPU µs", "sigs", "MiB", "errors"):
         table.add_column(name, justify="right", header_style="bold", no_wrap=True)
     for run in report["runs"]:
         steps = run["steps_ms"]
