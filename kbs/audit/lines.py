@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,7 @@ _ENVELOPE_SIZE: Final = 256  # octets, room for n, time and prev
 _CUT_FLOOR: Final = 1024  # octets; shorter members are never cut
 _KEPT_TEXT: Final = 256  # characters of a cut text that stay readable
 _PREV_SIZE: Final = len(b',"prev":""}') + 64  # octets of the end of each line
-_UTC_OFFSET: Final = timedelta(0)
+_UTC: Final = "+00:00"
 _CHUNK: Final = 1 << 20  # octets read at a time
 
 
@@ -139,9 +139,10 @@ def timestamp(at: datetime) -> bytes:
     Raises:
         ValueError: not in UTC, or without a zone.
     """
-    if at.utcoffset() != _UTC_OFFSET:
+    text = at.isoformat(timespec="microseconds")
+    if not text.endswith(_UTC):
         raise ValueError("audit time is UTC")
-    return at.replace(tzinfo=None).isoformat(timespec="microseconds").encode("ascii") + b"Z"
+    return text.removesuffix(_UTC).encode("ascii") + b"Z"
 
 
 def prev_of(line: bytes) -> str | None:

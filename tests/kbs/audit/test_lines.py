@@ -220,10 +220,19 @@ def test_no_line_is_over_the_bound(size: int) -> None:
     assert len(line) <= MAX_LINE
 
 
-@pytest.mark.parametrize("at", [AT.replace(tzinfo=None), AT.astimezone(timezone(timedelta(hours=2)))])
-def test_time_is_utc(at: datetime) -> None:
+@pytest.mark.parametrize(
+    "offset", [None, timedelta(hours=2), timedelta(hours=-1), timedelta(seconds=1), timedelta(hours=1, microseconds=1)]
+)
+def test_time_is_utc(offset: timedelta | None) -> None:
+    at = AT.replace(tzinfo=None) if offset is None else AT.astimezone(timezone(offset))
     with pytest.raises(ValueError, match="UTC"):
         timestamp(at)
+
+
+def test_any_zone_without_an_offset_is_utc() -> None:
+    whole = AT.replace(microsecond=0)
+    assert timestamp(AT) == timestamp(AT.astimezone(timezone(timedelta(0), "GMT"))) == b"2026-06-15T12:00:00.000005Z"
+    assert timestamp(whole) == b"2026-06-15T12:00:00.000000Z"
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b'{"n":0}', b'"prev":"' + b"0" * 64 + b'"}', b'{"n":0,"prev":"00"}'])
