@@ -6,10 +6,9 @@ threat-model P-JOSE-1 to 4, P-REL-2.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -29,7 +28,7 @@ from kbs.tokens.trust import Trust, TrustedIssuer
 _TYPES: Final = frozenset({None, "jwt", "eat+jwt"})  # eat+jwt: RFC 9782
 _MAX_JTI: Final = 256  # characters
 _DEPTH: Final = 96  # evidence may be 64 deep, and the token wraps it
-_CACHE_OCTETS: Final = 8 << 20  # of claims JSON; decoded claims take a few times that
+_CACHE_OCTETS: Final = 8 << 20  # of token texts and claims JSON; decoded claims take a few times that
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ class _KeyLife(NamedTuple):
 _ALWAYS: Final = _KeyLife(0.0, math.inf)
 
 
-@dataclass(frozen=True, slots=True)
-class _Signed:
+class _Signed(NamedTuple):
     """A payload whose signature holds. parsed: a TEE key read before, of use if it is the one in the claims."""
 
     issuer: TrustedIssuer
@@ -69,8 +67,7 @@ class _Signed:
     parsed: TeeKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
+class _Judged(NamedTuple):
     """What the cache keeps: the outcome, and when it may be repeated without looking again."""
 
     token: AcceptedToken
@@ -80,7 +77,7 @@ class _Judged:
 class TokenAcceptor:
     """Accepts tokens of our own and of configured issuers. Safe from several threads.
 
-    Tokens found good are kept by SHA-256 of the whole text; their time is looked at on every use, and a change of
+    Tokens found good are kept by their whole text; their time is looked at on every use, and a change of
     trust forgets them all.
     """
 
@@ -106,7 +103,7 @@ class TokenAcceptor:
         key = state.trust.own.keys.get(issued.kid)
         if key is not None:
             signed = _Signed(state.trust.own, issued.claims, issued.claims_json, _ALWAYS, tee_key)
-            state.keep(_digest(issued.text), signed)
+            state.keep(issued.text, signed)
 
     def accept(self, text: str) -> AcceptedToken:
         """Verify a token, or recognise one that was verified before.
@@ -121,20 +118,15 @@ class TokenAcceptor:
         if len(text) > self._max_token or not text.isascii():
             raise TokenRejected("token is not a compact JWS")
         now = self._clock().timestamp()
-        digest = _digest(text)
-        known = state.find(digest)
+        known = state.find(text)
         if isinstance(known, _Judged) and known.window.is_open(now):
             return known.token
         if isinstance(known, _Signed):
             judged = _judge(known, now)
         else:
             judged = _judge(_verify_signature(state.trust, split(text, limit=self._max_token), now), now)
-        state.keep(digest, judged)
+        state.keep(text, judged)
         return judged.token
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("ascii")).digest()
 
 
 def _verify_signature(trust: Trust, jws: CompactJws, now: float) -> _Signed:
@@ -245,29 +237,21 @@ class _State:
         self.trust = trust
         self._size = size
         self._octets = 0
-        self._entries: dict[bytes, _Judged | _Signed] = {}
+        self._entries: dict[str, _Judged | _Signed] = {}
         self._lock = threading.Lock()
 
-    def find(self, digest: bytes) -> _Judged | _Signed | None:
-        return self._entries.get(digest)
+    def find(self, text: str) -> _Judged | _Signed | None:
+        return self._entries.get(text)
 
-    def keep(self, digest: bytes, entry: _Judged | _Signed) -> None:
+    def keep(self, text: str, entry: _Judged | _Signed) -> None:
         with self._lock:
-            self._drop(digest)
-            self._entries[digest] = entry
-            self._octets += _octets(entry)
-            for oldest in self._surplus():
-                self._drop(oldest)
-
-    def _surplus(self) -> Iterator[bytes]:
-        while len(self._entries) > self._size or self._octets > _CACHE_OCTETS:
-            yield next(iter(self._entries))
-
-    def _drop(self, digest: bytes) -> None:
-        entry = self._entries.pop(digest, None)
-        if entry is not None:
-            self._octets -= _octets(entry)
+            if text not in self._entries:
+                self._octets += _octets(text, entry)
+            self._entries[text] = entry
+            while len(self._entries) > self._size or self._octets > _CACHE_OCTETS:
+                oldest = next(iter(self._entries))
+                self._octets -= _octets(oldest, self._entries.pop(oldest))
 
 
-def _octets(entry: _Judged | _Signed) -> int:
-    return len(entry.token.claims_json if isinstance(entry, _Judged) else entry.claims_json)
+def _octets(text: str, entry: _Judged | _Signed) -> int:
+    return len(text) + len(entry.token.claims_json if isinstance(entry, _Judged) else entry.claims_json)

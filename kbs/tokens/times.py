@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kbs.errors import TokenRejected
 
@@ -14,8 +13,7 @@ SKEW: Final = 60.0  # seconds that clocks of issuer and acceptor may differ
 _END_OF_TIME: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second a datetime can hold
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """When a token may be used: seconds since the epoch, both ends included, skew already added.
 
     expires: `exp` itself, without skew.
@@ -45,9 +43,8 @@ def read_window(claims: Mapping[str, Any], now: float, max_life: timedelta, *, n
     """
     expires = _seconds(claims, "exp")
     issued = _seconds(claims, "iat") if needs_iat or "iat" in claims else None
-    not_before = _seconds(claims, "nbf") if "nbf" in claims else None
-    began = [moment for moment in (issued, not_before) if moment is not None]
-    window = Window(max(began, default=0.0) - SKEW, expires + SKEW, expires)
+    not_before = _seconds(claims, "nbf") if "nbf" in claims else 0.0
+    window = Window(max(issued or 0.0, not_before) - SKEW, expires + SKEW, expires)
     if now > window.ends:
         raise TokenRejected("token has expired")
     if now < window.starts:
