@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -36,6 +36,8 @@ _TAG_SIZE: Final = 16
 _ALGORITHM_ID: Final = KeyAlgorithm.ECDH_ES_A256KW.encode("ascii")
 _OTHER_INFO: Final = len(_ALGORITHM_ID).to_bytes(4, "big") + _ALGORITHM_ID + bytes(8) + (256).to_bytes(4, "big")
 
+_ECDH: Final = ec.ECDH()
+_SHA256: Final = hashes.SHA256()
 _OAEP: Final = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
 _RSA_PADDING: Final = {KeyAlgorithm.RSA_OAEP_256: _OAEP, KeyAlgorithm.RSA1_5: padding.PKCS1v15()}
 
@@ -68,8 +70,8 @@ def seal(
     if old_form and key.algorithm is KeyAlgorithm.RSA1_5:
         return _seal_old(key, payload, random(_CEK_SIZE), random(_IV_SIZE))
     ephemeral = None
-    if isinstance(key.public_key, ec.EllipticCurvePublicKey):
-        ephemeral = ec.generate_private_key(key.public_key.curve)
+    if key.algorithm is KeyAlgorithm.ECDH_ES_A256KW:
+        ephemeral = ec.generate_private_key(CURVES[key.members["crv"]].curve)
     return _seal(key, payload, random(_CEK_SIZE), random(_IV_SIZE), ephemeral)
 
 
@@ -95,9 +97,9 @@ def open_sealed(private_key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, bod
 
 def _seal(key: TeeKey, payload: bytes, cek: bytes, iv: bytes, ephemeral: ec.EllipticCurvePrivateKey | None) -> bytes:
     """`seal` with its random parts given; tests reproduce recorded bodies with it."""
-    if ephemeral is not None and isinstance(key.public_key, ec.EllipticCurvePublicKey):
+    if ephemeral is not None:
         header = _ec_header(key.members["crv"], ephemeral)
-        kek = _concat_kdf(ephemeral.exchange(ec.ECDH(), key.public_key))
+        kek = _concat_kdf(ephemeral.exchange(_ECDH, cast(ec.EllipticCurvePublicKey, key.public_key)))
         encrypted_key = aes_key_wrap(kek, cek)
     else:
         assert isinstance(key.public_key, rsa.RSAPublicKey)
@@ -148,7 +150,7 @@ def _ec_header(crv: str, ephemeral: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _concat_kdf(z: bytes) -> bytes:
     """Key-encryption key out of the shared x coordinate, fixed width (NIST SP 800-56A, one round of SHA-256)."""
-    return ConcatKDFHash(hashes.SHA256(), 32, _OTHER_INFO).derive(z)
+    return ConcatKDFHash(_SHA256, 32, _OTHER_INFO).derive(z)
 
 
 def _member(message: strict_json.Json, name: str) -> bytes:
@@ -181,6 +183,6 @@ def _unwrap(
         peer = parse_tee_key({**epk, "alg": alg}).public_key
         if not isinstance(peer, ec.EllipticCurvePublicKey) or peer.curve.name != private_key.curve.name:
             raise MalformedMessage("JWE: epk is on another curve")
-        return aes_key_unwrap(_concat_kdf(private_key.exchange(ec.ECDH(), peer)), encrypted_key)
+        return aes_key_unwrap(_concat_kdf(private_key.exchange(_ECDH, peer)), encrypted_key)
     except (ValueError, InvalidUnwrap):
         raise MalformedMessage("JWE: the content key does not unwrap") from None

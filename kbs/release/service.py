@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kbs.attestation.ear import PROTOCOL_POINTER, find
@@ -95,8 +95,7 @@ class Release:
         if token is None:
             raise TokenMissing("Attestation Token not found")
         try:
-            request = PluginRequest(method, target.segments, target.query, body)
-            return self._decide(plugin, request, token, pod_token, trail)
+            return self._decide(plugin, method, target, body, token, pod_token, trail)
         except KbsError as err:
             return _denied(trail, err)
         except Exception as err:  # noqa: BLE001 - the wall: a bug refuses, it never releases
@@ -105,15 +104,22 @@ class Release:
             return _denied(trail, fault)
 
     def _decide(
-        self, plugin: Plugin, request: PluginRequest, token: str, pod_token: str | None, trail: _Trail
+        self,
+        plugin: Plugin,
+        method: str,
+        target: Target,
+        body: bytes,
+        token: str,
+        pod_token: str | None,
+        trail: _Trail,
     ) -> Decided[bytes]:
         accepted = self._acceptor.accept(token)  # 2
         trail.attestation = accepted.attestation
         trail.key = accepted.tee_key.thumbprint
         identity = {} if pod_token is None else self._identify(pod_token, trail)  # 3
-        self._authorize(accepted, request, identity, trail)  # 4
+        self._authorize(accepted, target, identity, trail)  # 4
         guest = Guest(accepted.claims, accepted.claims_json, accepted.tee_key, accepted.expires, accepted.attestation)
-        answer = plugin.handle(replace(request, guest=guest))  # 5
+        answer = plugin.handle(PluginRequest(method, target.segments, target.query, body, guest=guest))  # 5
         sealed = self._seal(accepted, answer.payload)  # 6
         event = ReleaseGranted(
             decision=trail.decision,
@@ -158,12 +164,12 @@ class Release:
         return {"identity": {"kubernetes": document}}
 
     def _authorize(
-        self, accepted: AcceptedToken, request: PluginRequest, identity: Mapping[str, Any], trail: _Trail
+        self, accepted: AcceptedToken, target: Target, identity: Mapping[str, Any], trail: _Trail
     ) -> None:
         asked = {
             "plugin": trail.plugin,
-            "resource-path": list(request.segments),
-            "query": dict(request.query),
+            "resource-path": list(target.segments),
+            "query": dict(target.query),
             **identity,
         }
         consulted, claims = trail.consulted, accepted.claims_json
