@@ -89,14 +89,17 @@ class WasmModule:
                 raise broken(f"the compiled policy imports {origin}.{name}, which is not part of OPA's ABI")
 
 
-def _c_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of wasmtime's C API that takes plain addresses: ctypes makes and checks an object for each pointer."""
-    return ctypes.CFUNCTYPE(result, *arguments)((name, ffi.dll))
+def _c_function(name: str, result: Any, *arguments: Any, brief: bool = True) -> Any:
+    """A function of wasmtime's C API that takes plain addresses: ctypes makes and checks an object for each pointer.
+
+    brief: other threads of this interpreter wait as long as it runs.
+    """
+    return (ctypes.PYFUNCTYPE if brief else ctypes.CFUNCTYPE)(result, *arguments)((name, ffi.dll))
 
 
 _ADDRESS: Final = ctypes.c_void_p
 _SIZE: Final = ctypes.c_size_t
-_CALL: Final = _c_function("wasmtime_func_call", *[_ADDRESS] * 4, _SIZE, _ADDRESS, _SIZE, _ADDRESS)
+_CALL: Final = _c_function("wasmtime_func_call", *[_ADDRESS] * 4, _SIZE, _ADDRESS, _SIZE, _ADDRESS, brief=False)
 _SET_FUEL: Final = _c_function("wasmtime_context_set_fuel", _ADDRESS, _ADDRESS, ctypes.c_uint64)
 _MEMORY_DATA: Final = _c_function("wasmtime_memory_data", _ADDRESS, _ADDRESS, _ADDRESS)
 _MEMORY_SIZE: Final = _c_function("wasmtime_memory_data_size", _SIZE, _ADDRESS, _ADDRESS)

@@ -163,9 +163,7 @@ class Release:
         trail.identity = {"kubernetes": document if pod.token_id is None else {**document, "token_id": pod.token_id}}
         return {"identity": {"kubernetes": document}}
 
-    def _authorize(
-        self, accepted: AcceptedToken, target: Target, identity: Mapping[str, Any], trail: _Trail
-    ) -> None:
+    def _authorize(self, accepted: AcceptedToken, target: Target, identity: Mapping[str, Any], trail: _Trail) -> None:
         asked = {
             "plugin": trail.plugin,
             "resource-path": list(target.segments),

@@ -132,7 +132,10 @@ class Generation:
 
     def rule(self, path: ResourcePath) -> Rule | None:
         """The first rule for a name."""
-        return next((rule for rule in self.rules if rule.fits(path)), None)
+        for rule in self.rules:
+            if rule.fits(path):
+                return rule
+        return None
 
     def make(self, path: ResourcePath, shape: Shape | None, before: Mapping[str, str] | None, *, author: str) -> Made:
         """A value by a shape, by that of the version before (its meta), or by the rule for this name.

@@ -158,26 +158,27 @@ class ResourcePlugin:
         except NameNotAllowed as err:  # to a guest a name outside the grammar is one that does not exist
             hint = _NO_THIRD_SLASH if len(request.segments) == 2 else ""
             raise ResourceNotFound(f"{err}{hint}") from None
-        backend = self._backend(str(path))
+        name = str(path)
         try:
-            record = self._found(path, backend, request)
+            record = self._found(path, name, request)
         except StoreRefuses as err:  # neither is what the broker itself may not read
             raise ResourceNotFound(f"no resource {path}", operator_detail=f"resource {path}: {err}") from None
         if record is None:
             raise ResourceNotFound(f"no resource {path}")
         return PluginAnswer(Secret(record.value), version=record.version or None)
 
-    def _found(self, path: ResourcePath, backend: Backend, request: PluginRequest) -> Record | None:
+    def _found(self, path: ResourcePath, name: str, request: PluginRequest) -> Record | None:
+        backend = self._backend(name)
         rule = None if self._generation is None else self._generation.rule(path)
         if self._generation is None or rule is None:
-            return backend.get(str(path))
+            return backend.get(name)
         rule.check_bound(path, {} if request.guest is None else request.guest.claims)
         if request.guest is None:
-            return backend.get(str(path))
+            return backend.get(name)
         wanted = request.query.get("version")
         if wanted is not None:
-            return self._generation.past(rule, backend, str(path), wanted)
-        return backend.get(str(path)) or self._generation.first(rule, backend, path)
+            return self._generation.past(rule, backend, name, wanted)
+        return backend.get(name) or self._generation.first(rule, backend, path)
 
 
 def _measured(entries: Sequence[Entry], current: Record | None) -> Sequence[Entry]:
