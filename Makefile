@@ -41,7 +41,7 @@ test: $(READY)  ## run the tests; ends by naming what it could not run
 	@$(BIN)/python -m pytest -q -n $(or $(JOBS),logical) --maxprocesses 8 --dist worksteal
 
 test-k8s: k8s-tools  ## run the tests on a real Kubernetes API server
-	@$(BIN)/python -m pytest -q tests/k8s
+	@$(BIN)/python -m pytest -q -n $(or $(JOBS),2) --dist load --maxschedchunk 1 tests/k8s
 
 mutations: $(READY)  ## damage the evidence of every TEE in 20000 ways each; SEED=number
 	@KBS_MUTATIONS=20000 KBS_MUTATIONS_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -q tests/attacks/test_evidence_mutations.py

@@ -33,7 +33,10 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests in this folder need a cluster and therefore sockets; those that want it bare come last."""
+    """All tests in this folder need a cluster and therefore sockets; those that want it bare come last.
+
+    Also to each worker of pytest-xdist, as long as it hands them out in order: `--dist load`.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.k8s)
