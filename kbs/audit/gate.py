@@ -23,6 +23,7 @@ MAX_BATCH: Final = 256
 """Decisions recorded by one append."""
 HEAD_DELAY: Final = 0.05
 """Seconds for which the end of the log may be chained but unsigned."""
+_HICCUP: Final = 10  # times the patience
 
 
 def _nothing() -> None:
@@ -94,9 +95,10 @@ class GroupCommit:
     """`release` in event loops: one append, and one settling, for everything that waits.
 
     While an append flushes, further decisions gather and go into the next one. As long as the disk is quick, appends
-    run in the event loop itself, which is the least work per decision; after one that took longer than `patience` they
-    run in a thread for a while, so that a slow disk does not hold up what needs no record. Several loops and forked
-    processes may share one object; each process starts its own thread at first use.
+    run in the event loop itself, which is the least work per decision. After two in a row that took longer than
+    `patience`, or one that took ten times as long, they run in a thread for a while, so that a slow disk does not hold
+    up what needs no record. Several loops and forked processes may share one object; each process starts its own thread
+    at first use.
 
     Args:
         log_append: see `Append`.
@@ -125,6 +127,7 @@ class GroupCommit:
         self._rest = rest
         self._waits = waits
         self._in_thread_until = 0.0  # of the loops' clock
+        self._was_slow = False
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._starting = threading.Lock()
@@ -169,9 +172,15 @@ class GroupCommit:
         for start in range(0, len(gathered), MAX_BATCH):
             begun = loop.time()
             answers = self._record(gathered[start : start + MAX_BATCH])
-            if loop.time() - begun > self._patience:
-                self._in_thread_until = loop.time() + self._rest
+            self._look_at(loop.time() - begun, loop)
             self._resolve(answers)
+
+    def _look_at(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        """An append took so long. One alone says little of a disk: any has a hiccup in some hundred flushes."""
+        is_slow = seconds > self._patience
+        if is_slow and (self._was_slow or seconds > _HICCUP * self._patience):
+            self._in_thread_until = loop.time() + self._rest
+        self._was_slow = is_slow
 
     def _sign(self) -> None:
         self._head_is_due = False

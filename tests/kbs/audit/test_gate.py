@@ -236,6 +236,21 @@ def test_a_slow_append_sends_the_next_ones_to_the_thread(log: Log) -> None:
     assert len(log.threads) == 2
 
 
+@pytest.mark.parametrize(
+    ("seconds", "moves"),
+    [([1.1, 0.9, 1.1, 0.9], False), ([1.1, 1.1], True), ([10.5], True), ([0.9] * 5, False)],
+    ids=["now-and-then", "two-in-a-row", "very-slow", "quick"],
+)
+def test_one_hiccup_is_no_slow_disk(log: Log, seconds: list[float], moves: bool) -> None:
+    group = GroupCommit(log.append, patience=1.0, rest=60.0)
+    with asyncio.Runner() as runner:
+        for taken in seconds:
+            group._look_at(taken, runner.get_loop())
+        runner.run(group.release(Decided((event(1),), b"a")))
+    group.close()
+    assert (log.threads != {threading.get_ident()}) is moves
+
+
 def test_a_batch_settles_in_one_block_and_after_its_record(log: Log) -> None:
     seen: list[str] = []
 
