@@ -64,7 +64,7 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         self._unread = 0  # octets of answers that the last sweep found waiting for the peer
         self._unread_deadline = 0.0
         self._deadline = 0.0
-        self._is_gunicorns = False  # what is being answered is not a hot route
+        self._is_gunicorns = False  # what is being answered is gunicorn's
         self._hot: _HotRequest | None = None
         self._early = b""  # what came in while a hot request was answered
         self._is_feeding = False
@@ -142,6 +142,15 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         parser = self._callback_parser
         fields = sum(len(name) + len(value) + 4 for name, value in _headers(parser))
         return len(parser.method) + len(parser.path) + len("  HTTP/1.1\r\n") + fields + 2
+
+    async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
+        self._is_gunicorns = True
+        self._hold_what_follows()
+        try:
+            keep: bool = await super()._serve_http_request(request, sockname, peername)
+        finally:
+            self._is_gunicorns = False
+        return keep  # and then gunicorn reads on
 
     # --- hot requests -------------------------------------------------------------------------------------------------
 

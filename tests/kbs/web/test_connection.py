@@ -74,6 +74,7 @@ class App(BrokerAsgi):
         self.through_asgi: list[str] = []
         self.waiting: list[Callable[[HttpResponse], None]] = []
         self.at_once = True
+        self.on_asgi: Callable[[], None] = lambda: None
 
     def hot_plan(self, method: str, target: str, port: int | None) -> Plan | None:
         assert port == 8080
@@ -95,6 +96,7 @@ class App(BrokerAsgi):
             if not message.get("more_body", False):
                 break
         self.through_asgi.append(scope["path"])
+        self.on_asgi()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
         await send({"type": "http.response.body", "body": b"asg"})
 
@@ -211,6 +213,17 @@ def test_what_follows_waits_until_the_answer(bench: Bench) -> None:
     bench.send(hot(b"3")[30:])
     bench.answer(b"three")
     assert bench.bodies == [b"one", b"two", b"three"]
+
+
+def test_what_follows_a_cold_request_is_left_to_the_kernel(bench: Bench) -> None:
+    """gunicorn closes a connection on which more than 64 KiB came in before it has ended a request."""
+    seen: list[bool] = []
+    bench.app.on_asgi = lambda: seen.append(bench.transport.reading)
+    bench.send(COLD)
+    assert seen == [False]
+    assert bench.transport.reading
+    bench.send(COLD)
+    assert bench.bodies == [b"asg", b"asg"]
 
 
 def test_a_cold_request_that_follows_waits_too(bench: Bench) -> None:
