@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -21,12 +22,8 @@ class Event(Struct, frozen=True, kw_only=True):
 
     def members(self) -> dict[str, Any]:
         """JSON members of the record, `kind` first; absent and empty members are left out."""
-        found: dict[str, Any] = {"kind": self.kind}
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if value or value == 0:  # False is one
-                found[name] = value
-        return found
+        members = asdict(self).items()
+        return {"kind": self.kind, **{name: value for name, value in members if value or value == 0}}  # False is 0
 
 
 _MAX_PATH = 1024  # characters; names of resources are at most 767

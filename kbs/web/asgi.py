@@ -47,7 +47,7 @@ class BrokerAsgi:
     def __init__(self, *, stations: Stations, fallback: Asgi, listeners: Mapping[int, Listener]) -> None:
         self._stations = stations
         self._dispatcher = stations.dispatcher
-        self._plan = lru_cache(maxsize=_PLANS)(stations.dispatcher.plan)
+        self._known_plan = lru_cache(maxsize=_PLANS)(self._hot_plan)
         self._fallback = fallback
         self._listeners = listeners
         self.metrics = stations.metrics
@@ -61,7 +61,7 @@ class BrokerAsgi:
         target = _target(scope)
         server = scope.get("server")
         try:
-            plan = self._dispatcher.plan(scope["method"], target, self._listener(server[1] if server else None))
+            plan = self._dispatcher.plan(scope["method"], target, self.listener(server[1] if server else None))
         except KbsError as err:
             await _send(scope, send, self._dispatcher.problem(err))
             return
@@ -74,14 +74,22 @@ class BrokerAsgi:
         if _CLOSED in response.headers:
             await _swallow(receive)
 
-    def hot_plan(self, method: str, target: str, port: int | None) -> Plan | None:
+    def hot_plan(self, method: str, target: str, listener: Listener) -> Plan | None:
         """The plan of a hot route. None: not one, or refused before its body is looked at; the ASGI way answers it."""
-        find = self._plan if len(target) <= _PLANNED and "?" not in target else self._dispatcher.plan
+        if len(target) <= _PLANNED and "?" not in target:
+            return self._known_plan(method, target, listener)
+        return self._hot_plan(method, target, listener)
+
+    def _hot_plan(self, method: str, target: str, listener: Listener) -> Plan | None:
         try:
-            plan = find(method, target, self._listener(port))
+            plan = self._dispatcher.plan(method, target, listener)
         except KbsError:
             return None
         return plan if _is_hot(plan) else None
+
+    def listener(self, port: int | None) -> Listener:
+        """Which routes answer on a local port."""
+        return Listener.GUEST if port is None else self._listeners.get(port, Listener.GUEST)
 
     def answer(self, plan: Plan, request: HttpRequest, done: Done) -> None:
         """Answer a request of a hot route that is here as a whole, with a body of at most `SMALL` octets.
@@ -120,9 +128,6 @@ class BrokerAsgi:
         else:
             exchange.run(request)
         return await future
-
-    def _listener(self, port: int | None) -> Listener:
-        return Listener.GUEST if port is None else self._listeners.get(port, Listener.GUEST)
 
     async def _hand_over(self, plan: Plan, scope: Scope, target: str, receive: Receive, send: Send) -> None:
         """Let Flask answer, with the whole body at hand: its threads are few and never wait for a slow peer."""

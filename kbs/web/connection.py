@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.asgi.protocol import ASGIProtocol, _get_cached_date_header, _get_cached_status_line
+from msgspec import Struct
 
 from kbs.web.asgi import BrokerAsgi, Fields
 from kbs.web.body import SMALL
 from kbs.web.dispatch import Plan
-from kbs.web.model import HttpResponse
+from kbs.web.model import HttpResponse, Listener
 from kbs.web.problems import CONTENT_TYPE, unreadable
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ _HTTP: Final = (1, 1)
 _ODD_IN_TARGET: Final = re.compile(rb"[^\x21-\x7e]")  # gunicorn refuses it (RFC 9112 section 3.2)
 
 
-@dataclass(slots=True)
-class _HotRequest:
+class _HotRequest(Struct):
     """One that is answered here."""
 
     plan: Plan
@@ -48,7 +47,7 @@ class _HotRequest:
     target: str
     fields: Fields
     is_last: bool  # the peer wants no more on this connection
-    chunks: list[bytes] = field(default_factory=list)
+    chunks: list[bytes] = []
     is_whole: bool = False
     is_answered: bool = False
 
@@ -69,13 +68,15 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         self._early = b""  # what came in while a hot request was answered
         self._is_feeding = False
         self._peer: str | None = None
-        self._port: int | None = None
+        self._listener = Listener.GUEST
 
     def connection_made(self, transport: Any) -> None:
         """Take the connection, or drop it when there are too many."""
         super().connection_made(transport)
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        self._peer, self._port = peer[0] if peer else None, local[1] if local else None
+        self._peer = peer[0] if peer else None
+        if isinstance(self.app, BrokerAsgi):
+            self._listener = self.app.listener(local[1] if local else None)
         self.worker.connections.add(self)
         if self.worker.nr_conns > self.worker.worker_connections:
             self.log.warning("too many connections; one was dropped")
@@ -173,7 +174,7 @@ class BrokerProtocol(ASGIProtocol):  # type: ignore[misc]
         if fields.is_uncommon or fields.encoding is not None or _ODD_IN_TARGET.search(parser.path):
             return None
         method, target = parser.method.decode("ascii"), parser.path.decode("ascii")
-        plan = self.app.hot_plan(method, target, self._port)
+        plan = self.app.hot_plan(method, target, self._listener)
         if plan is None or length > plan.max_body:
             return None
         return _HotRequest(plan, method, target, fields, not parser.should_keep_alive)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+from msgspec import Struct
+
 from kbs.admin.authentication import AdminAuthenticator
 from kbs.admin.authorization import Admin, authorize
 from kbs.audit.events import AdminRefused, AdminRequested, shortened
@@ -49,13 +51,12 @@ class Plan:
     max_body: int
 
 
-@dataclass(slots=True)
-class Prepared:
-    """A handler's outcome with what is needed to word a refusal."""
+class Prepared(Struct, frozen=True):
+    """A handler's outcome with what is needed to word a refusal. target: as on the wire."""
 
     outcome: HttpResponse | Decided[HttpResponse] | Deferred | KbsError
     decision: str
-    path: str
+    target: str
 
 
 class RouteTable:
@@ -173,7 +174,6 @@ class Dispatcher:
     def prepare(self, plan: Plan, request: HttpRequest) -> Prepared:
         """Run the guards and the handler. Never raises."""
         decision = self._random(16).hex()
-        path = request.target.partition("?")[0]
         route = plan.route
         outcome: HttpResponse | Decided[HttpResponse] | Deferred | KbsError
         try:
@@ -185,7 +185,7 @@ class Dispatcher:
             outcome = refused.decided
         except Exception as err:  # noqa: BLE001 - the wall of the web: a bug is a 500 that says nothing
             outcome = bug(err)
-        return Prepared(outcome, decision, path)
+        return Prepared(outcome, decision, request.target)
 
     def problem(
         self,
@@ -197,7 +197,7 @@ class Dispatcher:
     ) -> HttpResponse:
         """Word a refusal and log it. recorded: the decision id is in the audit log and goes to the peer."""
         instance = self._random(8).hex()
-        path = prepared.path if prepared else ""
+        path = prepared.target.partition("?")[0] if prepared else ""
         if isinstance(err, AuditUnavailable):
             recorded = False
         decision = prepared.decision if prepared and recorded else None

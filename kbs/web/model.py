@@ -1,14 +1,15 @@
 """Requests, responses and routes, free of any framework.
 
-What is made anew for each request is not frozen: a frozen dataclass takes four times as long to make, and nobody
-changes one.
+What is made anew for each request is a `Struct`, which takes a tenth of the time of a frozen dataclass to make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from kbs.admin.authorization import Admin, Permission
 from kbs.audit.gate import Decided
@@ -53,37 +54,42 @@ class Listener(StrEnum):
     ANY = "any"
 
 
-@dataclass(slots=True)
-class HttpRequest:
+class HttpRequest(Struct, frozen=True):
     """One request as received.
 
     target: path and query exactly as on the wire. `peer` is the address, for the record only.
-    pod_token: `Kubernetes-Pod-Token`, which the release door looks at.
+    cookie: value of kbs-session-id. pod_token: `Kubernetes-Pod-Token`, which the release door looks at.
     """
 
     method: str
     target: str
-    cookie: str | None = field(repr=False)  # value of kbs-session-id
-    authorization: str | None = field(repr=False)
+    cookie: str | None
+    authorization: str | None
     if_match: str | None
     if_none_match: str | None
-    body: bytes = field(repr=False)
+    body: bytes
     peer: str | None
-    pod_token: str | None = field(repr=False, default=None)
+    pod_token: str | None = None
+
+    def __repr__(self) -> str:
+        """Nothing that is secret, nor the body."""
+        return f"HttpRequest(method={self.method!r}, target={self.target!r}, peer={self.peer!r})"
 
 
-@dataclass(slots=True)
-class HttpResponse:
+class HttpResponse(Struct, frozen=True):
     """One answer. content_type None: no such header."""
 
     status: int
-    body: bytes = field(repr=False, default=b"")
+    body: bytes = b""
     content_type: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
 
+    def __repr__(self) -> str:
+        """Without the body and the headers, of which one sets the cookie."""
+        return f"HttpResponse(status={self.status}, content_type={self.content_type!r})"
 
-@dataclass(slots=True)
-class Call:
+
+class Call(Struct, frozen=True):
     """What a handler is given: the request, its decoded target, and who was let through."""
 
     request: HttpRequest

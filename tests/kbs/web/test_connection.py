@@ -17,7 +17,7 @@ from kbs.web.asgi import BrokerAsgi, Receive, Scope, Send
 from kbs.web.body import SMALL
 from kbs.web.connection import BODY_SECONDS, HEAD_LIMIT, UNREAD_SECONDS, BrokerProtocol
 from kbs.web.dispatch import Plan
-from kbs.web.model import Access, Call, HttpRequest, HttpResponse, Route
+from kbs.web.model import Access, Call, HttpRequest, HttpResponse, Listener, Route
 
 
 class Transport:
@@ -76,8 +76,12 @@ class App(BrokerAsgi):
         self.at_once = True
         self.on_asgi: Callable[[], None] = lambda: None
 
-    def hot_plan(self, method: str, target: str, port: int | None) -> Plan | None:
+    def listener(self, port: int | None) -> Listener:
         assert port == 8080
+        return Listener.ADMIN
+
+    def hot_plan(self, method: str, target: str, listener: Listener) -> Plan | None:
+        assert listener is Listener.ADMIN
         return HOT if (method, target) == ("POST", "/kbs/v0/hot") else None
 
     def answer(self, plan: Plan, request: HttpRequest, done: Callable[[HttpResponse], None]) -> None:
