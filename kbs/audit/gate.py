@@ -94,7 +94,7 @@ _Answer = tuple[_Waiting, Exception | None]
 
 
 @dataclass(slots=True)
-class _Gathered:
+class Gathered:
     """Decisions that wait in a loop; since: when the first came. looked: how many there were at the last look."""
 
     since: float
@@ -139,7 +139,7 @@ class GroupCommit:
         self._waits = waits
         self._in_thread_until = 0.0  # of the loops' clock
         self._was_slow = False
-        self._gathered: dict[asyncio.AbstractEventLoop, _Gathered] = {}
+        self._gathered: dict[asyncio.AbstractEventLoop, Gathered] = {}
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -174,7 +174,7 @@ class GroupCommit:
     def _gather(self, waiting: _Waiting) -> None:
         gathered = self._gathered.get(waiting.loop)
         if gathered is None:
-            gathered = self._gathered[waiting.loop] = _Gathered(waiting.loop.time())
+            gathered = self._gathered[waiting.loop] = Gathered(waiting.loop.time())
             waiting.loop.call_soon(self._flush, waiting.loop)
         gathered.waiting.append(waiting)
 

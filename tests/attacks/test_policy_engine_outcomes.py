@@ -17,7 +17,7 @@ import pytest
 
 from kbs import app
 from kbs.attestation.verifiers.snp.verifier import SnpVerifier
-from kbs.audit.gate import GroupCommit
+from kbs.audit.gate import Gathered, GroupCommit
 from kbs.audit.log import AuditLog
 from kbs.errors import (
     EndorsementsUnavailable,
@@ -354,9 +354,9 @@ def test_of_a_batch_each_settles_by_itself(engine: ScriptedEngine, site: Site) -
 
     def gather(self: Any, waiting: Any) -> None:
         """All five in one batch, however fast this machine is: one that waits alone needs no `together`."""
-        gathered = self._gathered.setdefault(waiting.loop, [])
-        gathered.append(waiting)
-        if len(gathered) == 5:
+        gathered = self._gathered.setdefault(waiting.loop, Gathered(waiting.loop.time()))
+        gathered.waiting.append(waiting)
+        if len(gathered.waiting) == 5:
             waiting.loop.call_soon(self._flush, waiting.loop)
 
     opened = []
