@@ -159,9 +159,9 @@ def test_size_is_bounded() -> None:
 
 
 def test_wide_items_are_quick() -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()  # of the processor: other processes of the machine do not count
     assert len(decode(b"\x99\xf0\x00" + b"\x80" * 0xF000)) == 0xF000
-    assert time.perf_counter() - begin < 1
+    assert time.thread_time() - begin < 1
 
 
 def test_the_first_item_alone() -> None:
