@@ -46,6 +46,7 @@ from kbs.errors import (
     ServerFault,
     TeeNotEnabled,
 )
+from kbs.lockstep import Steps, alone
 from kbs.policy.engine import Finding, Policy, PolicyEngine, PolicyKind
 from kbs.protocol.tee import Tee
 from rvps.errors import ProviderUnavailable
@@ -237,7 +238,11 @@ class AttestationService:
             DependencyFault: collateral, reference values or the policy engine are not to be had; nothing was judged.
             ServerFault: a bug in a verifier, a policy that is missing or broken.
         """
-        return self.appraise(self.verify(requests, at), self._snapshot(at))
+        return alone(self.attesting(requests, at))
+
+    def attesting(self, requests: Sequence[VerificationRequest], at: datetime) -> Steps[Attested]:
+        """`attest` in steps."""
+        return (yield from self._appraising(self.verify(requests, at), self._snapshot(at)))
 
     def verify(self, requests: Sequence[VerificationRequest], at: datetime) -> Sequence[Verified]:
         """The first half of `attest`: what the verifiers vouch for, before any policy."""
@@ -255,6 +260,9 @@ class AttestationService:
 
     def appraise(self, verified: Sequence[Verified], references: Snapshot) -> Attested:
         """The second half of `attest`: what the policies make of it, given these reference values."""
+        return alone(self._appraising(verified, references))
+
+    def _appraising(self, verified: Sequence[Verified], references: Snapshot) -> Steps[Attested]:
         counters: dict[str, int] = {}
         appraisals: list[Appraisal] = []
         findings: dict[str, Sequence[Finding]] = {}
@@ -268,7 +276,9 @@ class AttestationService:
             document, encoded = _policy_input(each, self._verbose_token)
             policy_id = f"{POLICY_ID}_{device_class}"
             policy = self._policy(policy_id)
+            yield
             verdict = self._engine.appraise(policy, encoded, references)
+            yield
             vector = trust_vector(verdict.trust_claims)
             tier = _tier(vector, each)
             if tier is not Tier.AFFIRMING:

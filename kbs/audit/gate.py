@@ -23,8 +23,6 @@ MAX_BATCH: Final = 256
 """Decisions recorded by one append."""
 HEAD_DELAY: Final = 0.05
 """Seconds for which the end of the log may be chained but unsigned."""
-GATHER_SECONDS: Final = 0.005
-"""For which the first decision of a batch waits for others, as long as they come."""
 _HICCUP: Final = 10  # times the patience
 
 
@@ -93,15 +91,6 @@ class _Waiting:
 _Answer = tuple[_Waiting, Exception | None]
 
 
-@dataclass(slots=True)
-class Gathered:
-    """Decisions that wait in a loop; since: when the first came. looked: how many there were at the last look."""
-
-    since: float
-    waiting: list[_Waiting] = field(default_factory=list)
-    looked: int = 0
-
-
 class GroupCommit:
     """`release` in event loops: one append, and one settling, for everything that waits.
 
@@ -139,7 +128,7 @@ class GroupCommit:
         self._waits = waits
         self._in_thread_until = 0.0  # of the loops' clock
         self._was_slow = False
-        self._gathered: dict[asyncio.AbstractEventLoop, Gathered] = {}
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -174,22 +163,19 @@ class GroupCommit:
     def _gather(self, waiting: _Waiting) -> None:
         gathered = self._gathered.get(waiting.loop)
         if gathered is None:
-            gathered = self._gathered[waiting.loop] = Gathered(waiting.loop.time())
+            gathered = self._gathered[waiting.loop] = []
             waiting.loop.call_soon(self._flush, waiting.loop)
-        gathered.waiting.append(waiting)
+        gathered.append(waiting)
+
+    def flush(self) -> None:
+        """Record now what was submitted in this loop: nothing more will come of what the loop has at hand."""
+        self._flush(asyncio.get_running_loop())
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Record what gathered, once the loop has been through all that is ready and nothing more came of it."""
-        gathered = self._gathered[loop]
-        count = len(gathered.waiting)
-        if gathered.looked < count < MAX_BATCH and loop.time() - gathered.since < GATHER_SECONDS:
-            gathered.looked = count
-            loop.call_soon(self._flush, loop)
-            return
-        del self._gathered[loop]
-        for start in range(0, count, MAX_BATCH):
+        gathered = self._gathered.pop(loop, ())
+        for start in range(0, len(gathered), MAX_BATCH):
             begun = loop.time()
-            answers = self._record(gathered.waiting[start : start + MAX_BATCH])
+            answers = self._record([*gathered[start : start + MAX_BATCH]])
             self._look_at(loop.time() - begun, loop)
             self._resolve(answers)
 

@@ -39,6 +39,7 @@ from kbs.errors import (
 )
 from kbs.handshake.cookie import CookieSealer, OpenChallenge, nonce_digest
 from kbs.handshake.forms import Form, Message, Requests, forms
+from kbs.lockstep import Steps
 from kbs.policy.decisions import DecisionInput, DecisionInputs
 from kbs.policy.engine import PolicyKind
 from kbs.protocol import rcar
@@ -257,16 +258,17 @@ class Handshakes:
         """True when `judge` may wait on something outside this process, or take long."""
         return admitted.is_large or self._attestation.blocks(admitted.readings[0])
 
-    def judge(self, admitted: Admitted) -> Decided[TokenAnswer]:
-        """Verify, appraise, issue. Never raises: every outcome is a decision with its record."""
+    def judge(self, admitted: Admitted) -> Steps[Decided[TokenAnswer]]:
+        """Verify, appraise, issue, in steps. Never raises: every outcome is a decision with its record."""
         store, identifier = self._store, admitted.challenge.id
         spend, free = partial(store.refuse, identifier), partial(store.release, identifier)
         try:
             nonce = admitted.message.nonce  # none before 0.4.0: there the binding alone names the challenge
             if nonce is not None and not admitted.challenge.is_answered_with(nonce):
                 raise NonceMismatch("the nonce is not the challenge's")
-            attested = self._attest(admitted.readings, self._clock())
-            issued = self._issue(attested, admitted.decision)
+            attested = yield from self._attest(admitted.readings, self._clock())
+            yield
+            issued = yield from self._issue(attested, admitted.decision)
         except DependencyFault as err:
             return _refused(admitted, err, settle=free, undo=free)
         except (PeerFault, ServerFault) as err:
@@ -276,6 +278,7 @@ class Handshakes:
             fault.__cause__ = err
             return _refused(admitted, fault, settle=spend, undo=free)
 
+        yield
         self._keep_inputs(admitted.decision, attested)
 
         def settle() -> None:
@@ -291,11 +294,11 @@ class Handshakes:
         event = _accepted(admitted, attested, issued)
         return Decided((event,), answer, settle=settle, undo=undo)
 
-    def _attest(self, readings: Sequence[Requests], at: datetime) -> Attested:
+    def _attest(self, readings: Sequence[Requests], at: datetime) -> Steps[Attested]:
         for requests in readings[:-1]:
             with suppress(BindingMismatch):
-                return self._attestation.attest(requests, at)
-        return self._attestation.attest(readings[-1], at)
+                return (yield from self._attestation.attesting(requests, at))
+        return (yield from self._attestation.attesting(readings[-1], at))
 
     def _keep_inputs(self, decision: str, attested: Attested) -> None:
         """Leave what the policies saw, for replays; nobody waits for it."""
@@ -329,7 +332,7 @@ class Handshakes:
         now = self._clock()
         return self._store.token(opened.id, now) if now < opened.expires else None
 
-    def _issue(self, attested: Attested, decision: str) -> IssuedToken:
+    def _issue(self, attested: Attested, decision: str) -> Steps[IssuedToken]:
         issued_at = self._clock()
         expires = issued_at + self._token_life
         claims = ear_claims(
@@ -343,7 +346,8 @@ class Handshakes:
         refusal: PayloadTooLarge | None = None
         for fewer in abridgements(claims):
             try:
-                return self._issuer.issue(fewer, ear_json(claims, attested.result) if fewer is claims else None)
+                claims_json = ear_json(claims, attested.result) if fewer is claims else None
+                return (yield from self._issuer.issuing(fewer, claims_json))
             except PayloadTooLarge as err:
                 refusal = err
         assert refusal is not None  # there is always a first

@@ -21,6 +21,7 @@ from kbs.audit.events import ReleaseDenied, ReleaseGranted, shortened
 from kbs.audit.gate import Decided
 from kbs.errors import AccessDenied, KbsError, MethodNotAllowed, PluginNotFound, ServerFault, TokenMissing
 from kbs.identity.pod_tokens import PodTokens
+from kbs.lockstep import Steps
 from kbs.plugins.model import Access, Guest, Plugin, PluginRequest
 from kbs.policy.engine import Finding
 from kbs.protocol import jwe
@@ -82,8 +83,8 @@ class Release:
         decision: str,
         peer: str | None,
         pod_token: str | None = None,
-    ) -> Decided[bytes]:
-        """Decide one guest request; outcome: the JWE as JSON.
+    ) -> Steps[Decided[bytes]]:
+        """Decide one guest request, in steps; outcome: the JWE as JSON.
 
         pod_token: the header's value, unverified; None: the guest shows none.
 
@@ -95,7 +96,7 @@ class Release:
         if token is None:
             raise TokenMissing("Attestation Token not found")
         try:
-            return self._decide(plugin, method, target, body, token, pod_token, trail)
+            return (yield from self._decide(plugin, method, target, body, token, pod_token, trail))
         except KbsError as err:
             return _denied(trail, err)
         except Exception as err:  # noqa: BLE001 - the wall: a bug refuses, it never releases
@@ -112,15 +113,19 @@ class Release:
         token: str,
         pod_token: str | None,
         trail: _Trail,
-    ) -> Decided[bytes]:
+    ) -> Steps[Decided[bytes]]:
         accepted = self._acceptor.accept(token)  # 2
         trail.attestation = accepted.attestation
         trail.key = accepted.tee_key.thumbprint
         identity = {} if pod_token is None else self._identify(pod_token, trail)  # 3
+        yield
         self._authorize(accepted, target, identity, trail)  # 4
+        yield
         guest = Guest(accepted.claims, accepted.claims_json, accepted.tee_key, accepted.expires, accepted.attestation)
         answer = plugin.handle(PluginRequest(method, target.segments, target.query, body, guest=guest))  # 5
+        yield
         sealed = self._seal(accepted, answer.payload)  # 6
+        yield
         event = ReleaseGranted(
             decision=trail.decision,
             plugin=trail.plugin,

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kbs import strict_json
 from kbs.clock import Clock
 from kbs.errors import ConfigInvalid, PayloadTooLarge, ServerFault
+from kbs.lockstep import Steps, alone
 from kbs.protocol import base64url
 from kbs.tokens.jose import MAX_ATTESTATION_TOKEN, sign_es256
 from kbs.tokens.keys import KeyRing, SigningKey
@@ -66,8 +67,12 @@ class TokenIssuer:
         self._clock = clock
         self._header = base64url.encode(_header(keys.signing)) + b"."
 
-    def issue(self, claims: Mapping[str, Any], claims_json: bytes | None = None) -> IssuedToken:
-        """Sign a claims set.
+    def issue(self, claims: Mapping[str, Any]) -> IssuedToken:
+        """Sign a claims set at once; see `issuing`."""
+        return alone(self.issuing(claims))
+
+    def issuing(self, claims: Mapping[str, Any], claims_json: bytes | None = None) -> Steps[IssuedToken]:
+        """Sign a claims set, in steps: a signature right after others takes half the time.
 
         Args:
             claims: from `kbs.attestation.ear.ear_claims`, complete: `iat`, `nbf`, `exp` in seconds, `iss`, `jti`.
@@ -91,7 +96,10 @@ class TokenIssuer:
                 "attestation token over the size limit",
                 operator_detail=f"{size} octets, limit {self._settings.max_token}; see the setting verbose_token",
             )
-        text = (signing_input + b"." + base64url.encode(sign_es256(self._key, signing_input))).decode("ascii")
+        yield
+        signature = sign_es256(self._key, signing_input)
+        yield
+        text = (signing_input + b"." + base64url.encode(signature)).decode("ascii")
         return IssuedToken(text, claims, claims_json, datetime.fromtimestamp(expires, UTC), self._kid)
 
 

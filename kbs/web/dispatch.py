@@ -29,8 +29,9 @@ from kbs.errors import (
     RouteNotFound,
     ServerFault,
 )
+from kbs.lockstep import Steps
 from kbs.protocol.target import Target, canonical_admin_path, split_target
-from kbs.web.model import Access, Call, Deferred, Family, HttpRequest, HttpResponse, Listener, Route
+from kbs.web.model import Access, Call, Family, HttpRequest, HttpResponse, Listener, Outcome, Route
 from kbs.web.problems import render
 from kbs.web.rates import HandshakeRates
 
@@ -54,7 +55,7 @@ class Plan:
 class Prepared(Struct, frozen=True):
     """A handler's outcome with what is needed to word a refusal. target: as on the wire."""
 
-    outcome: HttpResponse | Decided[HttpResponse] | Deferred | KbsError
+    outcome: Outcome | Steps[Outcome] | KbsError
     decision: str
     target: str
 
@@ -172,10 +173,10 @@ class Dispatcher:
             self._rates.admit(peer)
 
     def prepare(self, plan: Plan, request: HttpRequest) -> Prepared:
-        """Run the guards and the handler. Never raises."""
+        """Run the guards and the handler, but for steps, which the edge runs. Never raises; steps may."""
         decision = self._random(16).hex()
         route = plan.route
-        outcome: HttpResponse | Decided[HttpResponse] | Deferred | KbsError
+        outcome: Outcome | Steps[Outcome] | KbsError
         try:
             admin = self._admit_admin(plan, request, decision) if route.access is Access.ADMIN else None
             outcome = route.handler(Call(request, plan.target, decision, admin, plan.parameters))

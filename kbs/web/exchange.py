@@ -7,17 +7,19 @@ to a callback. Only work that may wait goes to a thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from kbs.audit.gate import Decided, GroupCommit
 from kbs.errors import KbsError
+from kbs.lockstep import alone
+from kbs.web.cohort import Cohort
 from kbs.web.dispatch import Dispatcher, Plan, Prepared, bug
 from kbs.web.metrics import Metrics
-from kbs.web.model import Deferred, HttpRequest, HttpResponse
+from kbs.web.model import Deferred, HttpRequest, HttpResponse, Outcome
 
 T = TypeVar("T")
 Done = Callable[[HttpResponse], None]
@@ -29,6 +31,7 @@ class Stations:
 
     executor: threads for work that may wait.
     handlers: threads for all handlers, where stores are waited for; None: stores answer at once, in the loop.
+    cohort: where requests go through their handlers together, in the loop.
     """
 
     dispatcher: Dispatcher
@@ -36,6 +39,10 @@ class Stations:
     metrics: Metrics
     executor: Executor
     handlers: Executor | None = None
+    cohort: Cohort[Outcome] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cohort", Cohort(self.gate.flush))
 
 
 class Exchange:
@@ -68,7 +75,7 @@ class Exchange:
         if stations.handlers is None:
             self._take(stations.dispatcher.prepare(self._plan, request))
         else:
-            self._in_thread(stations.handlers, partial(stations.dispatcher.prepare, self._plan, request), self._take)
+            self._in_thread(stations.handlers, partial(self._whole, request), self._proceed)
 
     def refuse(self, error: Exception) -> None:
         """End it with a refusal; an exception that nobody raised on purpose is our bug."""
@@ -83,10 +90,21 @@ class Exchange:
         """End it without an answer, before `run`: nobody waits for one."""
         self._stations.metrics.abandoned()
 
+    def _whole(self, request: HttpRequest) -> Outcome | KbsError:
+        """Guards and handler to their end, in a thread."""
+        self._prepared = prepared = self._stations.dispatcher.prepare(self._plan, request)
+        return alone(prepared.outcome) if isinstance(prepared.outcome, Generator) else prepared.outcome
+
     def _take(self, prepared: Prepared) -> None:
         """From what a handler left to the answer."""
         self._prepared = prepared
         outcome = prepared.outcome
+        if isinstance(outcome, Generator):
+            self._stations.cohort.join(self._plan.route.family, outcome, self._proceed)
+        else:
+            self._proceed(outcome)
+
+    def _proceed(self, outcome: Outcome | Exception) -> None:
         if isinstance(outcome, Deferred):
             self._in_thread(self._stations.executor, outcome.work, self._conclude)
         else:
@@ -109,7 +127,7 @@ class Exchange:
         else:
             future.add_done_callback(ended)
 
-    def _conclude(self, outcome: HttpResponse | Decided[HttpResponse] | KbsError) -> None:
+    def _conclude(self, outcome: HttpResponse | Decided[HttpResponse] | Exception) -> None:
         if not isinstance(outcome, Decided):
             self._released(outcome)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -11,6 +11,7 @@ from kbs.audit import gate
 from kbs.audit.events import Event
 from kbs.errors import KbsError, MalformedMessage, MethodNotAllowed
 from kbs.identity.model import HEADER as POD_TOKEN_HEADER
+from kbs.lockstep import alone
 from kbs.web.body import check_declared, inflate, too_large
 from kbs.web.cookies import session_cookie
 from kbs.web.dispatch import METHODS, Dispatcher, Plan, Prepared, bug
@@ -79,7 +80,7 @@ def _dispatch(
     try:
         dispatcher.admit(plan, request.remote_addr)
         prepared = dispatcher.prepare(plan, _read(plan, target))
-        outcome = prepared.outcome
+        outcome = alone(prepared.outcome) if isinstance(prepared.outcome, Generator) else prepared.outcome
         if isinstance(outcome, Deferred):
             outcome = outcome.work()
         if isinstance(outcome, KbsError):

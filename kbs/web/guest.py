@@ -10,6 +10,7 @@ from functools import lru_cache
 from kbs.audit.gate import Decided
 from kbs.handshake.cookie import COOKIE_NAME
 from kbs.handshake.service import Handshakes, Opened, TokenAnswer
+from kbs.lockstep import Steps, alone
 from kbs.plugins.model import Access as PluginAccess
 from kbs.plugins.model import Plugin
 from kbs.protocol.rcar import encode_token_answer
@@ -49,28 +50,27 @@ def _auth(handshakes: Handshakes) -> Handler:
 
 
 def _attest(handshakes: Handshakes) -> Handler:
-    def attest(call: Call) -> Outcome:
+    def attest(call: Call) -> Steps[Outcome]:
         request = call.request
         admitted = handshakes.admit(request.body, request.cookie, decision=call.decision, peer=request.peer)
         if isinstance(admitted, TokenAnswer):
             return _token_response(admitted)
-
-        def judge() -> Decided[HttpResponse]:
-            return handshakes.judge(admitted).map(_token_response)
-
-        return Deferred(judge) if handshakes.blocks(admitted) else judge()
+        if handshakes.blocks(admitted):
+            return Deferred(lambda: alone(handshakes.judge(admitted)).map(_token_response))
+        yield
+        return (yield from handshakes.judge(admitted)).map(_token_response)
 
     return attest
 
 
 def _release(handshakes: Handshakes, release: Release) -> Handler:
-    def resource(call: Call) -> Outcome:
+    def resource(call: Call) -> Steps[Outcome]:
         request = call.request
         token = handshakes.token_of(request.cookie) or _bearer(request.authorization)
         target = call.target.collapsed()  # `//repo/type/tag` of stand-alone attesters (kbs-protocol 1.4)
 
-        def decide() -> Decided[HttpResponse]:
-            decided = release.release(
+        def decide() -> Steps[Decided[bytes]]:
+            return release.release(
                 request.method,
                 target,
                 request.body,
@@ -79,9 +79,10 @@ def _release(handshakes: Handshakes, release: Release) -> Handler:
                 peer=request.peer,
                 pod_token=request.pod_token,
             )
-            return decided.map(_sealed_response)
 
-        return Deferred(decide) if release.blocks(target, request.pod_token) else decide()
+        if release.blocks(target, request.pod_token):
+            return Deferred(lambda: alone(decide()).map(_sealed_response))
+        return (yield from decide()).map(_sealed_response)
 
     return resource
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from kbs.admin.authorization import Admin, Permission
 from kbs.audit.gate import Decided
 from kbs.errors import ConfigInvalid
+from kbs.lockstep import Steps
 from kbs.protocol.target import Target
 
 
@@ -109,8 +110,10 @@ class Deferred:
 Outcome = HttpResponse | Decided[HttpResponse] | Deferred
 """An answer that decides nothing, a decision that needs its record first, or work that leads to one."""
 
-Handler = Callable[[Call], Outcome]
-"""Runs one use case. Raises `KbsError` for what needs no record; everything decided comes as `Decided`."""
+Handler = Callable[[Call], Outcome | Steps[Outcome]]
+"""Runs one use case, or leaves it to be run in steps. Raises `KbsError` for what needs no record; everything decided
+comes as `Decided`.
+"""
 
 
 @dataclass(frozen=True, slots=True)

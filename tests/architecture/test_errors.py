@@ -21,7 +21,11 @@ def every_subclass_of(kind: type[KbsError]) -> Iterator[type[KbsError]]:
         yield from every_subclass_of(each)
 
 
-ERRORS = sorted(every_subclass_of(KbsError), key=lambda error: error.__name__)
+ERRORS = sorted(
+    # a module's own error stays in it, and which modules are imported here depends on the tests that ran before
+    (error for error in every_subclass_of(KbsError) if not error.__name__.startswith("_")),
+    key=lambda error: error.__name__,
+)
 
 
 def status_class(error: type[KbsError]) -> range:

@@ -6,6 +6,7 @@ may be well again later. Only a 503 gives the challenge back: the same body then
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +18,6 @@ import pytest
 
 from kbs import app
 from kbs.attestation.verifiers.snp.verifier import SnpVerifier
-from kbs.audit.gate import Gathered, GroupCommit
 from kbs.audit.log import AuditLog
 from kbs.errors import (
     EndorsementsUnavailable,
@@ -36,6 +36,7 @@ from kbs.storage.handshakes import FileHandshakeStore
 from kbs.storage.sqlite import SqliteStore
 from kbs.tokens.acceptor import TokenAcceptor
 from kbs.tokens.issuer import TokenIssuer
+from kbs.web.cohort import Cohort
 from rvps.errors import ProviderUnavailable
 from tests.attacks.world import SECRET, Site, Worker, outcome
 from tests.fakes.broker import Answer, Edge, Request, session
@@ -200,7 +201,7 @@ IN_ATTEST: dict[str, tuple[Patch, int, str]] = {
         lambda patch: patch.setattr(SnpVerifier, "verify", lambda *_: []), 500, "internal_error",
     ),
     "store down": (STORE_DOWN, 503, "reference_values_unavailable"),
-    "issuer": (raising(TokenIssuer, "issue", RuntimeError(MARK)), 500, "internal_error"),
+    "issuer": (raising(TokenIssuer, "issuing", RuntimeError(MARK)), 500, "internal_error"),
     "audit full": (FULL_AUDIT, 503, "audit_unavailable"),
     "audit: bug": (AUDIT_BUG, 500, "internal_error"),
     "acceptor that remembers": (raising(TokenAcceptor, "remember", RuntimeError(MARK)), 500, "internal_error"),
@@ -352,12 +353,14 @@ def test_of_a_batch_each_settles_by_itself(engine: ScriptedEngine, site: Site) -
             raise failure
         original(self, challenge_id, token)
 
-    def gather(self: Any, waiting: Any) -> None:
-        """All five in one batch, however fast this machine is: one that waits alone needs no `together`."""
-        gathered = self._gathered.setdefault(waiting.loop, Gathered(waiting.loop.time()))
-        gathered.waiting.append(waiting)
-        if len(gathered.waiting) == 5:
-            waiting.loop.call_soon(self._flush, waiting.loop)
+    look = Cohort._look
+
+    def wait(self: Any, loop: asyncio.AbstractEventLoop) -> None:
+        """All five in one batch, however slow this machine is: one that waits alone needs no `together`."""
+        if self._count == 5:
+            look(self, loop)
+        else:
+            loop.call_soon(self._look, loop)
 
     opened = []
     for _ in range(5):
@@ -366,7 +369,7 @@ def test_of_a_batch_each_settles_by_itself(engine: ScriptedEngine, site: Site) -
     requests = [Request("POST", "/kbs/v0/attest", session(guest.cookie or ""), body) for guest, body in opened]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FileHandshakeStore, "finish", finish)
-        patch.setattr(GroupCommit, "_gather", gather)
+        patch.setattr(Cohort, "_look", wait)
         answers = [*worker.send_all(requests)]
     assert sorted(answer.status for answer in answers) == [200, 200, 200, 503, 503]
     for (guest, _), answer in zip(opened, answers, strict=True):

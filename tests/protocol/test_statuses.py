@@ -90,7 +90,7 @@ def test_a_fault_while_evidence_is_judged_frees_the_challenge(
     broker: BrokerUnderTest, fail: Any, err: type[DependencyFault]
 ) -> None:
     handshake = broker.handshake()
-    fail(AttestationService, "attest", err(HIDDEN))
+    fail(AttestationService, "attesting", err(HIDDEN))
     unavailable(handshake.attest(), err, decided=True)
     fail.mend()
     assert handshake.attest().status == 200
@@ -101,7 +101,7 @@ def test_a_bug_while_evidence_is_judged_spends_the_challenge(
     broker: BrokerUnderTest, fail: Any, err: Exception
 ) -> None:
     handshake = broker.handshake()
-    fail(AttestationService, "attest", err)
+    fail(AttestationService, "attesting", err)
     internal(handshake.attest(), decided=True)
     fail.mend()
     expect(handshake.attest(), 401, "AttestationError", "challenge_used")
