@@ -75,8 +75,7 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
             broker.warm()
         threading.Thread(target=_look_after, args=(broker,), name="beside", daemon=True).start()
         atexit.register(broker.close)  # signs what the audit log still holds unsigned
-        gc.collect()
-        gc.freeze()  # what is here now stays; the collector need not look at it again
+        _settle_memory()
         gc.set_threshold(_GC_THRESHOLD)
         return broker.asgi()
 
@@ -185,6 +184,8 @@ def serve(data: Path, settings: Settings) -> None:
     event = ServiceStarted(decision=os.urandom(16).hex(), version=__version__, insecure=insecure)
     broker.audit.append([event])
     broker.close()
+    del broker
+    _settle_memory()
     _warn(insecure)
     folder, owner = tempfile.mkdtemp(prefix="kbs-metrics-", dir=_memory_folder()), os.getpid()
     try:
@@ -207,6 +208,16 @@ def keep_memory_private() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         _LOG.warning("memory stays readable to debuggers", extra={"members": {"errno": ctypes.get_errno()}})
+
+
+def _settle_memory() -> None:
+    """What is here now stays: the collector need not look at it again, which would copy all of it in a forked process.
+    What starting took and left goes back to the system.
+    """
+    gc.collect()
+    gc.freeze()
+    with suppress(AttributeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _memory_folder() -> str | None:
