@@ -14,7 +14,9 @@ from kbs.client.guest import GuestClient
 from kbs.errors import KbsError
 from kbs.protocol import jwe
 from kbs.protocol.rcar import Challenge
+from kbs.web.cohort import Cohort
 from tests.attacks.world import PATH, SECRET, Worker, decoded_claims, edited, outcome
+from tests.fakes.broker import Edge, Request, session
 
 WHO = ("a", "b")
 
@@ -92,6 +94,56 @@ def test_a_finished_cookie_decides_over_another_token(worker: Worker) -> None:
             if who != cookie:
                 with pytest.raises(KbsError):
                     jwe.open_sealed(parties[who].guest.key.private_key, answer.body)
+
+
+def test_in_a_crowd_each_gets_what_it_would_get_alone(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that are there at the same time go through in step: good ones, bad ones and thieves side by side."""
+    together: list[int] = []
+    go = Cohort._go
+
+    def counted(self: Any, members: list[Any], loop: Any) -> None:
+        together.append(len(members))
+        go(self, members, loop)
+
+    monkeypatch.setattr(Cohort, "_go", counted)
+    secrets = {f"default/key/{number}": b"canary of %d" % number for number in range(16)}
+    for path, secret in secrets.items():
+        worker.put_secret(path, secret)
+    parties = [party(worker) for _ in secrets]
+
+    def attestation(number: int) -> tuple[Request, tuple[int, str]]:
+        own, other = parties[number], parties[(number + 4) % 16]
+        if number % 4 == 1:  # with the evidence of somebody else
+            body = mixed({"a": own, "b": other}, "a", "a", "b")
+            return Request("POST", "/kbs/v0/attest", session(own.cookie), body), (401, "binding_mismatch")
+        if number % 4 == 2:  # with nobody's cookie
+            return Request("POST", "/kbs/v0/attest", session("x" + own.cookie), own.body), (401, "handshake_unknown")
+        return Request("POST", "/kbs/v0/attest", session(own.cookie), own.body), (200, "ok")
+
+    asked = [attestation(number) for number in range(16)]
+    answers = worker.send_all([request for request, _ in asked])
+    assert [outcome(answer) for answer in answers] == [expected for _, expected in asked]
+    for number, answer in enumerate(answers):
+        if answer.status == 200:
+            evidence = decoded_claims(answer.json["token"])["submods"]["cpu0"]["ear.veraison.annotated-evidence"]
+            key = dict(parties[number].guest.key.public.members)
+            assert evidence["runtime_data_claims"]["tee-pubkey"] == key
+
+    requests = [
+        Request("GET", f"/kbs/v0/resource/{path}", session(parties[number].cookie))
+        for number, path in enumerate(secrets)
+    ]
+    answers = worker.send_all(requests)
+    for number, (secret, answer) in enumerate(zip(secrets.values(), answers, strict=True)):
+        if asked[number][1][0] == 200:
+            assert jwe.open_sealed(parties[number].guest.key.private_key, answer.body) == secret
+        else:
+            assert outcome(answer) == (401, "token_missing")
+    granted = [record for record in worker.audit_records() if record["kind"] == "release.granted"]
+    assert sorted(record["path"] for record in granted) == sorted(
+        path for number, path in enumerate(secrets) if number % 4 in (0, 3)
+    )
+    assert worker.edge is Edge.FLASK or max(together) > 1
 
 
 @pytest.mark.parametrize("where", ["tee-pubkey", "jwk", "key"])

@@ -13,6 +13,7 @@ import pytest
 from kbs.audit.events import AdminRead, Event
 from kbs.audit.gate import Decided, GroupCommit
 from kbs.errors import AccessDenied, AuditUnavailable, KbsError, RateLimited, ServerFault, TokenMissing
+from kbs.lockstep import Steps
 from kbs.protocol.target import Target
 from kbs.web.dispatch import Plan, Prepared
 from kbs.web.exchange import Exchange, Stations
@@ -158,6 +159,40 @@ def test_what_work_in_a_thread_raises_refuses(bench: Bench, error: Exception, na
     bench.through()
     assert bench.refused == [(named, False)]
     assert issubclass(ServerFault, KbsError)
+
+
+def in_steps(found: Any) -> Steps[Any]:
+    """A handler that goes in steps; an exception is raised in the second."""
+    yield
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "records"),
+    [(OK, 0), (decided(OK), 1), (Deferred(lambda: OK), 0), (Deferred(lambda: decided(OK)), 1)],
+    ids=["answer", "decision", "work-that-waits", "decision-that-waits"],
+)
+def test_a_handler_may_go_in_steps(bench: Bench, found: object, records: int) -> None:
+    bench.outcome = in_steps(found)
+    assert bench.through() == [OK]
+    assert len(bench.log) == records
+
+
+@pytest.mark.parametrize(
+    ("error", "named", "recorded"),
+    [
+        (TokenMissing("none"), "TokenMissing", False),
+        (KeyError("x"), "ServerFault", False),
+        (decided(AccessDenied("no")), "AccessDenied", True),
+    ],
+    ids=["refusal", "bug", "decision"],
+)
+def test_what_a_step_refuses(bench: Bench, error: object, named: str, recorded: bool) -> None:
+    bench.outcome = in_steps(error)
+    assert [response.status for response in bench.through()] == [599]
+    assert bench.refused == [(named, recorded)]
 
 
 def test_threads_that_have_ended_refuse(bench: Bench) -> None:
