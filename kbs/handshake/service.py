@@ -211,8 +211,10 @@ class Handshakes:
         )
         return Opened(rcar.Challenge(asked.nonce, extra_params).encode(), self._cookies.seal(opened), opened.expires)
 
-    def admit(self, body: bytes, cookie: str | None, *, decision: str, peer: str | None) -> Admitted | TokenAnswer:
-        """Decode an Attestation and claim its challenge; or the token again, for the body that earned it.
+    def admit(
+        self, body: bytes, cookie: str | None, *, decision: str, peer: str | None
+    ) -> Steps[Admitted | TokenAnswer]:
+        """Decode an Attestation and claim its challenge, in steps; or the token again, for the body that earned it.
 
         Raises:
             MalformedMessage, TeeNotEnabled: the body does not decode; the challenge is untouched.
@@ -221,8 +223,10 @@ class Handshakes:
         """
         now = self._clock()
         opened = self._cookies.open(cookie)
+        yield
         form = None if opened is None else self._forms.get(opened.version)
         message = self._decode(body, form)
+        yield
         rcar.require_enabled([tee for tee, _ in message.additional], self._enabled)
         if opened is None or form is None or cookie is None:
             raise _unknown()
@@ -230,7 +234,9 @@ class Handshakes:
             raise HandshakeExpired("the challenge has expired; start again with auth")
         # after the cookie: only who holds an open challenge may make us read a large document
         init_data = None if message.init_data is None else parse_init_data(message.init_data.body)
+        yield
         claim = self._store.claim(opened.id, hashlib.sha256(body).digest(), opened.expires, now, opened.epoch)
+        yield
         if claim is Claim.FINISHED:
             token = self._store.token(opened.id, now)
             if token is not None:

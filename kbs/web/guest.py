@@ -52,7 +52,7 @@ def _auth(handshakes: Handshakes) -> Handler:
 def _attest(handshakes: Handshakes) -> Handler:
     def attest(call: Call) -> Steps[Outcome]:
         request = call.request
-        admitted = handshakes.admit(request.body, request.cookie, decision=call.decision, peer=request.peer)
+        admitted = yield from handshakes.admit(request.body, request.cookie, decision=call.decision, peer=request.peer)
         if isinstance(admitted, TokenAnswer):
             return _token_response(admitted)
         if handshakes.blocks(admitted):
