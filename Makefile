@@ -9,6 +9,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 UV = $(BIN)/uv pip install --quiet --python $(BIN)/python
 OPA_DIR := $(VENV)/opa
 FAST_LOCK_SAYS := \# Optional: parses HTTP heads in C. Comes as source only; `make` goes on without it where there is no C compiler.
+IMAGE_LOCK_SAYS := \# Compiles requirements-fast.lock while the image is built; installed nowhere else.
+# $(call ONE_LOCK,EXTRA,COMMENT): what that extra names, and nothing else, into requirements-EXTRA.lock.
+define ONE_LOCK
+	@$(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"][0])' \
+		| $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file requirements-$(1).lock -
+	@(printf '%s\n' '$(2)'; cat requirements-$(1).lock) > $(VENV)/$(1).lock
+	@mv $(VENV)/$(1).lock requirements-$(1).lock
+endef
 IMAGE_TAGS := containers_image_openpgp containers_image_storage_stub containers_image_docker_daemon_stub exclude_graphdriver_btrfs
 export PATH := $(abspath $(OPA_DIR)):$(PATH)
 # Nothing is compiled when it is installed. If Python might not keep what it compiles when that is imported, each of the
@@ -118,11 +127,8 @@ bench-rvps: $(READY)  ## 100 000 reference values beside 10: look-ups, decisions
 lock: $(READY)  ## compile requirements.lock anew from pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --extra dev --extra vault --extra aws --extra gcp --extra azure --extra pkcs11 --output-file requirements.lock pyproject.toml
-	@$(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["fast"][0])' \
-		| $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--output-file requirements-fast.lock -
-	@(printf '%s\n' '$(FAST_LOCK_SAYS)'; cat requirements-fast.lock) > $(VENV)/fast.lock
-	@mv $(VENV)/fast.lock requirements-fast.lock
+	$(call ONE_LOCK,fast,$(FAST_LOCK_SAYS))
+	$(call ONE_LOCK,image,$(IMAGE_LOCK_SAYS))
 
 fuzz: $(READY)  ## fuzz the parsers, FUZZ_SECONDS=60 for each; FUZZ="name ..." for some
 	@test -d $(VENV)/fuzz || $(PIP) --target $(VENV)/fuzz "atheris>=3,<4"

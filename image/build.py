@@ -18,19 +18,20 @@ import sysconfig
 import tempfile
 import venv
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from image import root
+from image import compiled, root
 
 PACKAGES: Final = Path("/opt/kbs")
 OUT: Final = Path("/image")
 OPA: Final = Path("/opa/opa")
 SBOM: Final = "usr/share/sbom/kbs.cdx.json"
-_TOOLS: Final = ("hatchling", "cyclonedx-python-lib")
+TOOLS: Final = ("hatchling", "cyclonedx-python-lib", "setuptools")
 _FOREIGN: Final = ("direct_url.json", "REQUESTED", "INSTALLER")  # say how it was built, not what it is
 _NOT_RUN: Final = ("kubernetes/aio",)  # its client once more for asyncio, half as large as all the rest
+_SOURCES: Final = (".c", ".h")  # nothing here compiles
 
 
 def main() -> None:
@@ -43,13 +44,14 @@ def main() -> None:
         work = Path(name)
         tools = _environment(work / "tools")
         _unpack_pip(work / "tools")
-        _pip(tools, "-r", _lock(work, ["--only", *_TOOLS]))
+        _pip(tools, "-r", _lock(work, ["--only", *TOOLS]))
         wheel = _own_wheel(tools, work)
         if (version := wheel.name.split("-")[1]) != given["VERSION"]:
             sys.exit(f"error: the label is to say {given['VERSION']!r}, the package is {version}")
         lock = _lock(work, ["--extras", given["EXTRAS"]])
         with lock.open("a") as file:
-            file.write(f"{wheel.as_uri()} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+            for path in (wheel, *_compiled(tools, work)):
+                file.write(f"{path.as_uri()} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n")
         python = _environment(PACKAGES)
         _pip(tools, "-r", lock, into=python)
         _run(tools, "-m", "pip", "--python", python, "check")
@@ -116,10 +118,20 @@ def _own_wheel(tools: Path, work: Path) -> Path:
     return wheel
 
 
+def _compiled(tools: Path, work: Path) -> Iterable[Path]:
+    """The wheel of what comes as source only; none if this base cannot compile, which is the same in every build."""
+    if (headers := compiled.headers()) is None:
+        print("no headers of Python in this base: HTTP heads are parsed in Python, a little slower")
+        return
+    yield compiled.wheel(tools, work, headers)
+
+
 def _clean(packages: Path) -> None:
-    """What is never run, and what differs from build to build."""
+    """What is never run, what was compiled from, and what differs from build to build."""
     for name in _NOT_RUN:
         shutil.rmtree(packages / name)
+    for path in [path for path in packages.rglob("*") if path.suffix in _SOURCES]:
+        path.unlink()
     for info in packages.glob("*.dist-info"):
         for name in _FOREIGN:
             (info / name).unlink(missing_ok=True)
@@ -134,7 +146,7 @@ def _clean(packages: Path) -> None:
 
 
 def _is_kept(name: str) -> bool:
-    return not name.endswith(_FOREIGN) and not name.startswith(tuple(f"{folder}/" for folder in _NOT_RUN))
+    return not name.endswith((*_FOREIGN, *_SOURCES)) and not name.startswith(tuple(f"{folder}/" for folder in _NOT_RUN))
 
 
 def _compile() -> None:
@@ -149,9 +161,12 @@ def _compile() -> None:
 
 def _start() -> None:
     """What was made starts where nothing else is."""
-    for program in ("kbs", "rvps"):
+    commands = [["kbs", "--help"], ["rvps", "--help"]]
+    if [*PACKAGES.glob(f"lib/python3*/site-packages/{compiled.MODULE}")]:
+        commands.append(["python3", "-c", f"import {compiled.MODULE}"])
+    for program, *arguments in commands:
         subprocess.run(
-            [PACKAGES / "bin" / program, "--help"],
+            [PACKAGES / "bin" / program, *arguments],
             check=True, env={"PYTHONDONTWRITEBYTECODE": "1"}, cwd="/", preexec_fn=lambda: os.chroot(OUT),
             stdout=subprocess.DEVNULL,
         )  # fmt: skip

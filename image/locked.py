@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_NEVER: Final = frozenset({"dev", "fast"})  # for developers; comes as source
+_NEVER: Final = frozenset({"dev", "fast", "image"})  # for developers; the image has it anyway; its compiler
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 

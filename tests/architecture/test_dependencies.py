@@ -74,7 +74,7 @@ def _names(texts: Iterable[str]) -> set[str]:
 
 
 EXTRAS = PROJECT["optional-dependencies"]
-OPTIONAL = [text for extra, texts in EXTRAS.items() if extra not in ("dev", "fast") for text in texts]
+OPTIONAL = [text for extra, texts in EXTRAS.items() if extra not in ("dev", "fast", "image") for text in texts]
 RUNTIME = _names([*PROJECT["dependencies"], *OPTIONAL])
 DEVELOPMENT = _names(EXTRAS["dev"])
 

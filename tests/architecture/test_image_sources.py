@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from image import build, compiled
 from image.__main__ import BUILDERS, command
 from image.locked import needed, read_lock, roots_of
 from image.sbom import owners
@@ -80,6 +86,55 @@ def test_what_does_not_exist_is_refused() -> None:
         needed(read_lock(lock_text()), ["nope"])
     with pytest.raises(ValueError, match="no extra dev, nope: there are "):
         roots_of(PYPROJECT, ["nope", "vault", "dev"])
+
+
+@pytest.mark.parametrize(("extra", "path"), [("fast", compiled.SOURCES), ("image", compiled.COMPILER)])
+def test_what_is_compiled_and_its_compiler_are_one_pin_each(extra: str, path: Path) -> None:
+    (pin,) = read_lock((ROOT / path).read_text(encoding="utf-8")).values()
+    (text,) = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"][extra]
+    wanted = Requirement(text)
+    found = Requirement(pin.text.partition(" ")[0])
+    assert found.name == wanted.name
+    (version,) = found.specifier
+    assert wanted.specifier.contains(version.version)
+    assert pin.text.count("--hash=sha256:") > 0
+    with pytest.raises(ValueError, match=f"no extra {extra}"):
+        roots_of(PYPROJECT, [extra])
+
+
+def test_nothing_of_how_the_base_was_built_is_used(tmp_path: Path) -> None:
+    """What setuptools would else read from Python's own build is all replaced."""
+    given = compiled.commands(tmp_path / "zig", Path("/usr/include/python3.11"), Path("/lib/libc.so.6"))
+    assert {*given} == {"CC", "CFLAGS", "LDSHARED", "LDFLAGS"}
+    assert given["CFLAGS"] == given["LDFLAGS"] == ""
+    assert given["CC"].startswith(f"{tmp_path}/zig cc -target {platform.machine()}-linux-gnu.")
+    assert {"-mcpu=baseline", "-g0"} <= {*given["CC"].split()}, "another machine's processor, or folders of the build"
+    assert given["CC"].endswith("-idirafter /usr/include")
+    assert given["LDSHARED"].split()[1:3] == ["ld.lld", "-shared"]
+    assert given["LDSHARED"].endswith(" /lib/libc.so.6")
+
+
+def test_a_base_without_headers_gets_no_parser_and_a_line_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / name))
+    assert compiled.headers() is None
+    assert [*build._compiled(tmp_path / "none/bin/python3", tmp_path)] == []
+    assert capsys.readouterr().out.startswith("no headers of Python in this base")
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/Python.h").touch()
+    assert compiled.headers() == tmp_path / "include"
+
+
+def test_with_headers_what_cannot_be_had_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never an image without the parser because a server did not answer."""
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(subprocess.CalledProcessError):
+        [*build._compiled(Path(sys.executable), tmp_path)]
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

@@ -20,13 +20,15 @@ from typing import Any, Final
 
 import pytest
 
+from image import compiled
 from image.__main__ import command, version
+from image.build import TOOLS
 
 ROOT: Final = Path(__file__).parents[2]
 PROGRAMS: Final = ("buildah", "runc", "mmdebstrap")
 EXTRAS: Final = "pkcs11 vault"
 _BASE: Final = "localhost/base-python:bookworm"
-_PACKAGES: Final = "python3,python3-venv,libstdc++6"
+_PACKAGES: Final = "python3,python3-venv,libpython3.11-dev,libstdc++6"  # with headers, without a compiler
 _MOMENT: Final = "1700000000"
 _STORAGE: Final = 4 << 30  # octets; about a quarter is used
 
@@ -91,7 +93,7 @@ def cache() -> Path:
 
 @pytest.fixture(scope="session")
 def base(programs: None, cache: Path) -> Path:
-    """A tar of Debian 12's Python and what it needs, without a shell."""
+    """A tar of Debian 12's Python with its headers and what it needs, without a shell."""
     kept = cache / f"base-{hashlib.sha256(_PACKAGES.encode()).hexdigest()[:16]}.tar"
     if not kept.exists():
         draft = kept.with_suffix(f".{os.getpid()}.tar")
@@ -104,13 +106,14 @@ def base(programs: None, cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(cache: Path) -> Path:
-    """What the lock says that the image and its build need, checked against its hashes."""
+    """What the locks say that the image and its build need, checked against their hashes; one of it is source."""
     wanted = [
         subprocess.run(
             [sys.executable, "-m", "image.locked", *arguments], cwd=ROOT, check=True, capture_output=True
         ).stdout
-        for arguments in (["--extras", EXTRAS], ["--only", "hatchling", "cyclonedx-python-lib"])
+        for arguments in (["--extras", EXTRAS], ["--only", *TOOLS])
     ]
+    wanted += [(ROOT / compiled.COMPILER).read_bytes(), (ROOT / compiled.SOURCES).read_bytes()]
     kept = cache / f"wheels-{hashlib.sha256(b''.join(wanted)).hexdigest()[:16]}"
     if not kept.exists():
         with tempfile.TemporaryDirectory(dir=cache) as name:
@@ -118,7 +121,9 @@ def wheels(cache: Path) -> Path:
             for number, text in enumerate(wanted):
                 requirements = Path(name) / f"{number}.txt"
                 requirements.write_bytes(text)
-                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+                source = text == wanted[-1]
+                kind = ["--no-binary", ":all:", "--no-build-isolation"] if source else ["--only-binary", ":all:"]
+                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *kind]
                 where = ["--python-version", "3.11", "--require-hashes", "-r", str(requirements), "-d", str(draft)]
                 subprocess.run([*pip, *where], check=True)
             draft.rename(kept)

@@ -19,13 +19,16 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.utils import canonicalize_name
 
+from image import compiled
 from image.__main__ import version
+from image.locked import read_lock
 from kbs.client.guest import GuestClient
 from tests.fakes.running_broker import free_port, request
-from tests.image.conftest import Buildah
+from tests.image.conftest import ROOT, Buildah
 from tests.image.container import Container, started
 
 _USER = 65532
+SOURCES = ROOT / compiled.SOURCES
 _SBOM = "usr/share/sbom/kbs.cdx.json"
 _DRAIN = 1
 
@@ -90,7 +93,8 @@ def test_nothing_in_it_starts_other_programs(tree: Path) -> None:
         "dpkg",
         "ldd",
     }
-    assert not [name for name in names if name.startswith(("pip-", "setuptools-"))]
+    assert not [name for name in names if name.startswith(("pip-", "setuptools-", "zig"))]
+    assert not [name for name in names if name.endswith((".c", ".h", ".a", ".o"))]
 
 
 def test_it_has_no_times_of_its_build(tree: Path, buildah: Buildah, images: list[str]) -> None:
@@ -113,8 +117,10 @@ def test_the_list_of_ingredients_is_complete_and_has_nothing_else(tree: Path) ->
     }
     heads = [HeaderParser().parsestr(path.read_text()) for path in tree.rglob("*.dist-info/METADATA")]
     assert listed == {(canonicalize_name(head["Name"]), head["Version"]) for head in heads}
-    assert ("kbs", version()) in listed
-    assert not {name for name, _ in listed} & {"pytest", "mypy", "ruff", "hatchling", "pip", "cyclonedx-python-lib"}
+    (parser,) = read_lock(SOURCES.read_text()).values()
+    assert {("kbs", version()), (parser.name, parser.text.partition(" ")[0].partition("==")[2])} <= listed
+    tools = {"pytest", "mypy", "ruff", "hatchling", "pip", "cyclonedx-python-lib", "setuptools", "ziglang"}
+    assert not {name for name, _ in listed} & tools
     (python,) = (each["version"] for each in document["components"] if each["purl"].startswith("pkg:generic/python@"))
     assert (tree / f"usr/lib/python{python.rpartition('.')[0]}/os.py").exists()
     assert document["metadata"]["component"]["version"] == version()
@@ -167,15 +173,20 @@ def running(tree: Path, configuration: Mapping[str, Any], data: Path) -> Iterato
         yield made
 
 
-def ready(running: Running, path: str = "/readyz") -> int:
+def ready(running: Running) -> int:
     """What a probe sees; 0: nobody listens."""
+    return answer(running, running.probes, request("GET", "/readyz", "Connection: close"))
+
+
+def answer(running: Running, port: int, octets: bytes) -> int:
+    """The status; 0: nobody listens."""
     context = ssl.create_default_context(cafile=str(running.data / "tls/ca.pem"))
     try:
         with (
-            socket.create_connection(("127.0.0.1", running.probes), 5) as plain,
+            socket.create_connection(("127.0.0.1", port), 5) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as connection,
         ):
-            connection.sendall(request("GET", path, "Connection: close"))
+            connection.sendall(octets)
             head = connection.recv(64)
             return int(head.split()[1]) if head else 0
     except OSError:
@@ -191,6 +202,14 @@ def test_it_runs_without_any_right(running: Running) -> None:
     assert "Read-only file system" in tried.stderr
     assert "no such file" in running.container.execute("/bin/sh").stderr
     print(f"ready after {running.seconds:.2f} s")
+
+
+def test_it_parses_http_heads_in_c(running: Running) -> None:
+    """gunicorn's parser in Python would answer this with 501."""
+    asked = "from kbs.web.connection import BrokerProtocol; print(BrokerProtocol._check_h1c_protocol_available())"
+    done = running.container.execute("/opt/kbs/bin/python", "-c", asked)
+    assert done.stdout == "True\n", done.stderr
+    assert answer(running, running.port, request("POST", "/kbs/v0/auth", "Transfer-Encoding: nope")) == 400
 
 
 def test_a_guest_gets_its_secret_from_it(running: Running) -> None:
