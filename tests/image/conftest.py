@@ -30,7 +30,7 @@ EXTRAS: Final = "pkcs11 vault"
 _BASE: Final = "localhost/base-python:bookworm"
 _PACKAGES: Final = "python3,python3-venv,libpython3.11-dev,libstdc++6"  # with headers, without a compiler
 _MOMENT: Final = "1700000000"
-_STORAGE: Final = 4 << 30  # octets; about a quarter is used
+_STORAGE: Final = 4 << 30  # octets; about half is used
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
