@@ -40,7 +40,7 @@ from kbs.attestation.endorsements import endorsement_service
 from kbs.attestation.references import reference_provider
 from kbs.attestation.service import AttestationService
 from kbs.audit.gate import GroupCommit
-from kbs.audit.log import AuditLog
+from kbs.audit.log import AuditLog, LogTail
 from kbs.audit.model import ORIGIN, Log
 from kbs.clock import Clock, system_clock
 from kbs.config import KeySettings, PolicySettings, Settings, TrustedIssuerSettings, port_of
@@ -154,6 +154,11 @@ class Broker:
         for kind, policy_id in _WARM:
             self.engine.prepare(self.policies.active(kind, policy_id))
 
+    @property
+    def audit_tail(self) -> LogTail | None:
+        """How far a log in files was read here, for `build`; one in a database is never read as a whole."""
+        return self.audit.tail if isinstance(self.audit, AuditLog) else None
+
     def close(self) -> None:
         """Release files and connections."""
         if isinstance(self.references, RemoteProvider):
@@ -171,8 +176,13 @@ def build(
     clock: Clock = system_clock,
     shared_metrics: bool = False,
     leaving: Leaving | None = None,
+    audit_tail: LogTail | None = None,
 ) -> Broker:
-    """Wire a broker on a data directory. leaving: what says that the service ends; None: nothing does.
+    """Wire a broker on a data directory.
+
+    Args:
+        leaving: what says that the service ends; None: nothing does.
+        audit_tail: of a broker that was wired here before, in this process or the one it was forked from.
 
     Raises:
         ConfigInvalid: settings that name what does not exist, keys that do not load.
@@ -184,7 +194,7 @@ def build(
     admin_key = load_signing_key(data / keys.admin)
     _audit_key(data / keys.audit)  # a key that is missing shows before anything is made
     stores = open_stores(data, settings.storage, sealing)
-    audit = open_audit(data, settings, clock=clock, database=stores.database)
+    audit = open_audit(data, settings, clock=clock, database=stores.database, known=audit_tail)
     store = SealedStore(stores.rules, sealing)
     handshake_store = stores.handshakes
     engine = _engine(settings, clock)
@@ -333,10 +343,19 @@ def _version(references: ReferenceValueProvider, clock: Clock) -> str | None:
         return None
 
 
-def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock, database: Database | None = None) -> Log:
+def open_audit(
+    data: Path,
+    settings: Settings,
+    *,
+    clock: Clock = system_clock,
+    database: Database | None = None,
+    known: LogTail | None = None,
+) -> Log:
     """The audit log of a data directory, checked against its signed head; in the database if there is one.
 
-    database: to be shared with others. None: one is opened where the settings name one, and closed with the log.
+    Args:
+        database: to be shared with others. None: one is opened where the settings name one, and closed with the log.
+        known: as `AuditLog` takes it.
 
     Raises:
         AuditUnavailable: it cannot be used, or it does not hold what its head vouches for.
@@ -351,7 +370,7 @@ def open_audit(data: Path, settings: Settings, *, clock: Clock = system_clock, d
         alone = database is None
         database = database or open_database(data, settings.storage)
         return PostgresAuditLog(database, head, key, origin=ORIGIN, clock=clock, alone=alone)
-    return AuditLog(data / settings.audit.log, head, key, origin=ORIGIN, clock=clock)
+    return AuditLog(data / settings.audit.log, head, key, origin=ORIGIN, clock=clock, known=known)
 
 
 def _audit_key(path: Path) -> Ed25519PrivateKey:

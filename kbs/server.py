@@ -30,6 +30,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from kbs import __version__
 from kbs.app import Broker, build
 from kbs.audit.events import ServiceStarted
+from kbs.audit.log import LogTail
 from kbs.config import Settings
 from kbs.errors import KbsError
 from kbs.processors import usable_processors
@@ -56,9 +57,11 @@ _LOG = logging.getLogger("kbs")
 class BrokerApplication(BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings and nothing from its command line or environment."""
 
-    def __init__(self, data: Path, settings: Settings) -> None:
+    def __init__(self, data: Path, settings: Settings, audit_tail: LogTail | None) -> None:
+        """audit_tail: how far this process read the audit log, which workers need not read again."""
         self._data = data
         self._settings = settings
+        self._audit_tail = audit_tail
         self.leaving = Leaving(settings.server.drain_seconds)
         super().__init__()
 
@@ -70,9 +73,13 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
     def load(self) -> BrokerAsgi:
         """Called in each worker after the fork."""
         shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # noqa: TID251 - set by `serve` for its own workers
-        broker = build(self._data, self._settings, shared_metrics=shared, leaving=self.leaving)
+        broker = build(
+            self._data, self._settings, shared_metrics=shared, leaving=self.leaving, audit_tail=self._audit_tail
+        )
         with suppress(KbsError):  # a broker with a broken policy comes up, for an administrator to mend it
             broker.warm()
+        with suppress(KbsError):  # guests will be told
+            broker.handshakes.look()
         threading.Thread(target=_look_after, args=(broker,), name="beside", daemon=True).start()
         atexit.register(broker.close)  # signs what the audit log still holds unsigned
         _settle_memory()
@@ -90,7 +97,9 @@ class BrokerApplication(BaseApplication):  # type: ignore[misc]
             KbsError: it would not.
         """
         _check_certificate(self._data, self._settings)
-        build(self._data, self._settings).close()
+        broker = build(self._data, self._settings, audit_tail=self._audit_tail)
+        self._audit_tail = broker.audit_tail
+        broker.close()
         mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]  # this process serves nobody
 
 
@@ -115,10 +124,11 @@ class BrokerArbiter(Arbiter):  # type: ignore[misc]
 
 def _look_after(broker: Broker) -> None:
     """What goes on beside requests, for as long as the process lives: the metrics of quiet times, compiling rules that
-    changed, following the audit log, forgetting expired handshakes, the hourly reminder of what is insecure."""
+    changed, following the audit log and other workers' handshakes, forgetting expired ones, the hourly reminder of what
+    is insecure."""
     for seconds in itertools.count(1):
         time.sleep(1)
-        for duty in (broker.metrics.flush, broker.warm, broker.audit.look):
+        for duty in (broker.metrics.flush, broker.warm, broker.audit.look, broker.handshakes.look):
             _attempt(duty)
         if seconds % _SWEEP_EVERY == 0:
             _attempt(lambda: broker.handshakes.sweep(broker.clock()))
@@ -183,6 +193,7 @@ def serve(data: Path, settings: Settings) -> None:
     insecure = settings.insecure_switches()
     event = ServiceStarted(decision=os.urandom(16).hex(), version=__version__, insecure=insecure)
     broker.audit.append([event])
+    audit_tail = broker.audit_tail
     broker.close()
     del broker
     _settle_memory()
@@ -192,7 +203,7 @@ def serve(data: Path, settings: Settings) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251 - how prometheus_client is told
         # it chose when it was imported, and no folder was known then
         values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
-        BrokerApplication(data, settings).run()
+        BrokerApplication(data, settings, audit_tail).run()
     finally:
         if os.getpid() == owner:  # workers are forked in there, and come by here when they end
             shutil.rmtree(folder, ignore_errors=True)

@@ -53,9 +53,10 @@ def _unavailable(detail: object) -> AuditUnavailable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tail:
-    """Where the log ends, as far as this process knows: octets, tree, and digest of the last line."""
+class LogTail:
+    """Where a log ends, as far as a process knows: file (device, inode), octets, tree, and digest of the last line."""
 
+    identity: tuple[int, int]
     size: int
     tree: Frontier  # never changed in place
     prev: str
@@ -91,7 +92,12 @@ class _File:
 
 
 class AuditLog:
-    """`kbs.audit.model.Log` in files. Safe from several threads and processes, also across a fork."""
+    """`kbs.audit.model.Log` in files. Safe from several threads and processes, also across a fork.
+
+    Opening one reads all of it. Where it was open before, in this process or in the one this was forked from, `known`
+    says how far: only what follows is read, trusting the own memory as every append does, and the signed head has to
+    agree; in any doubt all is read. What is changed in the known part, `kbs audit verify` and the next start find.
+    """
 
     def __init__(
         self,
@@ -104,8 +110,9 @@ class AuditLog:
         retired: Sequence[Ed25519PublicKey] = (),
         new_decision: Callable[[], str] = new_decision,
         sync_head: bool = False,
+        known: LogTail | None = None,
     ) -> None:
-        """Open the log, or begin one if neither file exists; reads and checks all of it.
+        """Open the log, or begin one if neither file exists; reads and checks all of it, or what is not known of it.
 
         Args:
             path: the lines.
@@ -115,6 +122,7 @@ class AuditLog:
             retired: earlier keys whose head may be found once, when the key was changed.
             new_decision: makes the id of a `LogRepaired` record.
             sync_head: flush the head too before `append` returns.
+            known: `tail` of a log that this process had open, or the one it was forked from; never from elsewhere.
 
         Raises:
             AuditUnavailable: the files cannot be used, or the log does not hold what the head vouches for.
@@ -138,7 +146,7 @@ class AuditLog:
                 undo.callback(self._head.close)
                 fcntl.flock(self._file.descriptor, fcntl.LOCK_EX)
                 try:
-                    self._enter([self._signer.public_key, *retired])
+                    self._enter([self._signer.public_key, *retired], known)
                 finally:
                     fcntl.flock(self._file.descriptor, fcntl.LOCK_UN)
             except OSError as err:
@@ -148,15 +156,16 @@ class AuditLog:
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
-    def _enter(self, keys: Sequence[Ed25519PublicKey]) -> None:
+    def _enter(self, keys: Sequence[Ed25519PublicKey], known: LogTail | None) -> None:
         size = self._file.size()
         note = os.pread(self._head.descriptor, MAX_NOTE + 1, 0)
-        self._tail = _Tail(0, Frontier(), lines.NO_PREV)
+        self._tail = LogTail(self._file.identity, 0, Frontier(), lines.NO_PREV)
         if not note:
             if size:
                 raise _unavailable(f"{self._head.path}: the signed head of {self._path} is missing. {_WAY_OUT}")
         else:
-            self._tail = self._replay(self._read_head(note, keys), size)
+            head = self._read_head(note, keys)
+            self._tail = self._go_on(known, head, size) or self._replay(self._tail, head, size)
             if self._tail.size < size:
                 self._write(self._tail, size - self._tail.size, [])
         signed = self._write_head(self._tail)
@@ -171,29 +180,40 @@ class AuditLog:
         except CheckpointInvalid as err:
             raise _unavailable(f"{self._head.path}: the head of the audit log is not to be trusted: {err}") from err
 
-    def _replay(self, head: Checkpoint, size: int) -> _Tail:
-        """Read the whole log; the tail of its complete lines."""
-        tree = Frontier()
-        end, prev = 0, lines.NO_PREV
-        vouched = head.size == 0 and head.root == tree.root()
-        for line in lines.complete_lines(self._file.descriptor, 0, size):
-            if lines.prev_of(line) != prev:
-                raise _unavailable(f"{self._path}: line {tree.size + 1} does not continue the one before. {_WAY_OUT}")
-            tree.append(line)
-            prev = lines.line_digest(line)
-            end += len(line) + 1
-            if tree.size == head.size:
-                vouched = tree.root() == head.root
-        if tree.size < head.size:
+    def _go_on(self, known: LogTail | None, head: Checkpoint, size: int) -> LogTail | None:
+        """The tail after what was written since `known`; None in any doubt, and a full reading says what is wrong."""
+        if known is not None and known.identity == self._file.identity and known.size <= size:
+            with suppress(AuditUnavailable):
+                return self._replay(known, head, size)
+        return None
+
+    def _replay(self, start: LogTail, head: Checkpoint, size: int) -> LogTail:
+        """Read the log from `start` on, which the head must not be behind; the tail of its complete lines."""
+        tail, root = self._read_on(start, size, "does not continue the one before", head.size)
+        if tail.tree.size < head.size:
             raise _unavailable(
-                f"{self._path}: has {tree.size} lines, its signed head vouches for {head.size}: "
+                f"{self._path}: has {tail.tree.size} lines, its signed head vouches for {head.size}: "
                 f"the end is missing. {_WAY_OUT}"
             )
-        if not vouched:
+        if root != head.root:
             raise _unavailable(
                 f"{self._path}: the first {head.size} lines are not those that were signed: changed. {_WAY_OUT}"
             )
-        return _Tail(end, tree, prev)
+        return tail
+
+    def _read_on(self, tail: LogTail, size: int, fault: str, mark: int = -1) -> tuple[LogTail, bytes | None]:
+        """Follow the complete lines up to an offset: the tail there, and the root at `mark` lines. fault: of a line."""
+        tree, end, prev = tail.tree.copy(), tail.size, tail.prev
+        root = tree.root() if tree.size == mark else None
+        for line in lines.complete_lines(self._file.descriptor, tail.size, size):
+            if lines.prev_of(line) != prev:
+                raise _unavailable(f"{self._path}: line {tree.size + 1} {fault}. {_WAY_OUT}")
+            tree.append(line)
+            prev = lines.line_digest(line)
+            end += len(line) + 1
+            if tree.size == mark:
+                root = tree.root()
+        return LogTail(tail.identity, end, tree, prev), root
 
     # --- appending ----------------------------------------------------------------------------------------------------
 
@@ -275,20 +295,13 @@ class AuditLog:
     def look(self) -> None:
         """Nothing to do: each append reads what others wrote before it."""
 
-    def _catch_up(self, tail: _Tail, size: int) -> _Tail:
+    def _catch_up(self, tail: LogTail, size: int) -> LogTail:
         """Follow the lines that other processes appended."""
         if size < tail.size:
             raise _unavailable(f"{self._path}: became shorter while in use. {_WAY_OUT}")
-        tree, end, prev = tail.tree.copy(), tail.size, tail.prev
-        for line in lines.complete_lines(self._file.descriptor, tail.size, size):
-            if lines.prev_of(line) != prev:
-                raise _unavailable(f"{self._path}: line {tree.size + 1} was not written by this service. {_WAY_OUT}")
-            tree.append(line)
-            prev = lines.line_digest(line)
-            end += len(line) + 1
-        return _Tail(end, tree, prev)
+        return self._read_on(tail, size, "was not written by this service")[0]
 
-    def _write(self, tail: _Tail, torn: int, bodies: list[bytes]) -> None:
+    def _write(self, tail: LogTail, torn: int, bodies: list[bytes]) -> None:
         """Write lines at the tail, over `torn` octets of half a line, and flush them."""
         if torn:
             repaired = LogRepaired(decision=self._new_decision(), dropped_bytes=torn)
@@ -314,9 +327,9 @@ class AuditLog:
                 with suppress(OSError):  # if this fails too, the next append treats the rest as a dead writer's
                     os.ftruncate(descriptor, tail.size)
             raise
-        self._tail = _Tail(end, tree, prev)
+        self._tail = LogTail(tail.identity, end, tree, prev)
 
-    def _write_head(self, tail: _Tail) -> bytes:
+    def _write_head(self, tail: LogTail) -> bytes:
         note = self._signer.sign(tail.tree.size, tail.tree.root())
         _pwrite_all(self._head.descriptor, note, 0)
         if self._sync_head:
@@ -342,6 +355,11 @@ class AuditLog:
         self._forked = False
 
     # --- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def tail(self) -> LogTail:
+        """The end of the log as this process last saw it."""
+        return self._tail
 
     def records(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """Records from number `start` on, as `kbs.audit.lines.records`."""

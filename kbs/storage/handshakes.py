@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from time import sleep
 from typing import Final
 
 from kbs.errors import StorageUnavailable
@@ -34,6 +36,8 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _ZERO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SWEEP_STEP: Final = 2_000  # claims looked at while others wait
+_LOOK_STEP: Final = 1_000  # records read while others wait: some 5 ms
+_PAUSE: Final = 0.001  # seconds; who gives a lock back and takes it again at once leaves others no chance
 
 
 def _micros(moment: datetime) -> int:
@@ -125,6 +129,9 @@ class MemoryHandshakeStore:
             found = self._claims.get(challenge_id)
             return found.token if found is not None and found.expires > now else None
 
+    def look(self) -> None:
+        """There are no others."""
+
     def sweep(self, now: datetime) -> int:
         """Forget what expired."""
         with self._lock:
@@ -188,9 +195,11 @@ class FileHandshakeStore:
         boot_id_path: Path = BOOT_ID,
         segment_size: int = SEGMENT_SIZE,
         sweep_step: int = _SWEEP_STEP,
+        look_step: int = _LOOK_STEP,
     ) -> None:
         self._max_live = max_live
         self._sweep_step = sweep_step
+        self._look_step = look_step
         self._owner = (0, b"")
         try:
             boot_id = boot_id_path.read_text("ascii").strip()
@@ -209,17 +218,19 @@ class FileHandshakeStore:
 
     # --- inside the journal -------------------------------------------------------------------------------------------
 
-    def _catch_up(self) -> None:
-        """Know what all processes know."""
-        news = self._journal.news()
+    def _catch_up(self, most: int = sys.maxsize) -> int:
+        """Know what all processes know, or get nearer to it by `most` records; how many there were."""
+        taken = 0
+        news = self._journal.news(most)
         while news is None:
             self._known.clear()
             self._mine.clear()
             self._in_segment.clear()
             self._swept = 0
-            news = self._journal.news()
+            news = self._journal.news(most)
         try:
             for entry in news:
+                taken += 1
                 if entry.kind == _FORGOTTEN:
                     self._swept = max(self._swept, _MOMENT.unpack_from(entry.head)[0])
                 elif entry.kind == _RELEASED:
@@ -229,6 +240,7 @@ class FileHandshakeStore:
                     self._learn(entry.key, entry.kind, expires, entry.segment, entry.offset)
         except struct.error as err:
             raise StorageUnavailable("the store is unavailable", operator_detail="a damaged record of a claim") from err
+        return taken
 
     def _learn(self, key: bytes, state: int, expires: int, segment: int, offset: int) -> None:
         before = self._known.get(key)
@@ -350,6 +362,16 @@ class FileHandshakeStore:
         except SealBroken:
             return None
 
+    def look(self) -> None:
+        """Know what all processes know. It keeps others out for some milliseconds at a time, however much there is to
+        read, and then lets them in.
+        """
+        while True:
+            with self._journal:
+                if self._catch_up(self._look_step) < self._look_step:
+                    return
+            sleep(_PAUSE)
+
     def sweep(self, now: datetime) -> int:
         """Forget what expired. From now on no challenge that expires as early as one of these can be claimed, should
         the clock step back: it may be among the forgotten ones. How far the clock was ahead does not matter.
@@ -367,6 +389,7 @@ class FileHandshakeStore:
                 self._drop(gone, max(gone.values()))
             total += len(gone)
             kept += len(oldest) - len(gone)
+            sleep(_PAUSE)
 
     def _drop_segments(self) -> None:
         in_use = [segment for segment, count in self._in_segment.items() if count > 0]

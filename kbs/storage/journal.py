@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import struct
+import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -142,10 +143,10 @@ class Journal:
 
     # --- reading; inside ----------------------------------------------------------------------------------------------
 
-    def news(self) -> Iterable[Entry] | None:
+    def news(self, most: int = sys.maxsize) -> Iterable[Entry] | None:
         """What was appended since the last call. None: what was read before does not count, ask again for all of it.
 
-        The records have to be used up before anything is appended.
+        The records have to be used up before anything is appended; fewer than `most` are all there are.
         """
         if self._is_current:
             return ()
@@ -156,9 +157,9 @@ class Journal:
             state = os.fstat(self._open[self._tail])
             if state.st_nlink == 0:
                 self._is_lost = True  # others went on and dropped what we stood on
-                return self.news()
+                return self.news(most)
             if state.st_size != self._end:
-                return self._read_on(state.st_size)
+                return self._read_on(state.st_size, most)
             self._is_current = True
             return ()
         except OSError as err:
@@ -184,7 +185,7 @@ class Journal:
         self._open[segment] = descriptor
         return descriptor
 
-    def _read_on(self, size: int) -> Iterator[Entry]:
+    def _read_on(self, size: int, most: int) -> Iterator[Entry]:
         """Entries from the end of what is known; cuts half a record off the last segment."""
         rolled = True
         while rolled:
@@ -192,23 +193,24 @@ class Journal:
             if size < self._end:
                 self._is_lost = True
                 raise self._unavailable(f"segment {self._tail} became shorter")
-            while self._end < size and not rolled:
+            while self._end < size and not rolled and most > 0:
                 data = os.pread(self._open[self._tail], min(_CHUNK + _MAX_PAYLOAD, size - self._end), self._end)
-                entries, used, rolled = self._parse(data)
+                entries, used, rolled = self._parse(data, most)
                 if used == 0:
                     os.ftruncate(self._open[self._tail], self._end)
                     return
                 yield from entries
                 self._end += used
+                most -= len(entries)
             if rolled:
                 self._tail, self._end = self._tail + 1, 0
                 size = os.fstat(self._open_segment(self._tail)).st_size
 
-    def _parse(self, data: bytes) -> tuple[list[Entry], int, bool]:
-        """The whole records in `data`, how many octets they are, and whether the last one is ROLL."""
+    def _parse(self, data: bytes, most: int) -> tuple[list[Entry], int, bool]:
+        """The whole records in `data`, `most` of them, how many octets they are, and whether the last one is ROLL."""
         found: list[Entry] = []
         position, end = 0, len(data)
-        while position + _HEAD.size <= end:
+        while position + _HEAD.size <= end and len(found) < most:
             kind, key_size, size = _HEAD.unpack_from(data, position)
             if size > _MAX_PAYLOAD:
                 self._is_lost = True

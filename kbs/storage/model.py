@@ -133,6 +133,9 @@ class HandshakeStore(Protocol):
     def together(self) -> AbstractContextManager[object]:
         """What this thread finishes, refuses or releases inside costs less. Each is still done or not by itself."""
 
+    def look(self) -> None:
+        """Know what other processes did, so that no guest waits until this one does; about once a second."""
+
     def sweep(self, now: datetime) -> int:
         """Forget what expired; how many."""
 

@@ -107,6 +107,15 @@ def test_a_challenge_of_another_epoch_is_void(store: HandshakeStore) -> None:
     assert store.claim("c", BODY, LATER, NOW, b"\xff" * 16) is Claim.VOID
 
 
+def test_a_look_changes_nothing(store: HandshakeStore) -> None:
+    store.look()
+    assert store.claim("c", BODY, LATER, NOW) is Claim.CLAIMED
+    store.finish("c", "token")
+    store.look()
+    assert store.claim("c", BODY, LATER, NOW) is Claim.FINISHED
+    assert store.token("c", NOW) == "token"
+
+
 def test_a_batch_is_done_at_its_end(store: HandshakeStore) -> None:
     for name in ("a", "b", "c", "d"):
         assert store.claim(name, BODY, LATER, NOW) is Claim.CLAIMED

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kbs.client.guest import GuestClient
@@ -19,9 +19,16 @@ ROOT = Path(__file__).parents[2]
 
 
 class RunningBroker:
-    """`kbs serve` as a child process."""
+    """`kbs serve` as a child process. program: what else runs `kbs`."""
 
-    def __init__(self, data: Path, *, workers: int = 2, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        workers: int = 2,
+        settings: Mapping[str, str] | None = None,
+        program: Sequence[str] | None = None,
+    ) -> None:
         self.data = data
         self.host = "127.0.0.1"
         self.port = free_port()
@@ -30,7 +37,10 @@ class RunningBroker:
         self.log = data.parent / "server.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*KBS, "serve", "--data", str(data), "--workers", str(workers), "--listen", f"{self.host}:{self.port}"],
+                [
+                    *(program or KBS),
+                    *("serve", "--data", str(data), "--workers", str(workers), "--listen", f"{self.host}:{self.port}"),
+                ],
                 cwd=ROOT,
                 env=environment,
                 stdout=log,

@@ -309,6 +309,9 @@ class PostgresHandshakeStore:
         except SealBroken:
             return None
 
+    def look(self) -> None:
+        """Every claim asks the server."""
+
     def sweep(self, now: datetime) -> int:
         """Forget what expired, unless another replica is at it. As in `FileHandshakeStore.sweep`, no challenge that
         expires as early as one of these can be claimed from now on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -222,6 +223,31 @@ def test_a_sweep_goes_in_steps(open_store: Callable[..., FileHandshakeStore]) ->
         store.claim(f"c{number}", BODY, LATER + timedelta(days=number == 4), NOW)
     assert store.sweep(LATER) == 9
     assert store.claim("c4", BODY, LATER, NOW) is Claim.IN_PROGRESS
+
+
+def test_a_look_lets_others_in_between_its_steps_and_leaves_nothing_to_read(
+    open_store: Callable[..., FileHandshakeStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, looking = open_store(segment_size=500), open_store(segment_size=500, look_step=4)
+    for number in range(10):
+        other.claim(f"c{number}", BODY, LATER, NOW)
+        other.finish(f"c{number}", f"token {number}")
+    late = ["late one", "late two"]
+
+    def pause(_: float) -> None:
+        with (tmp_path / "store" / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not held, or this raises
+        if late:
+            assert other.claim(late.pop(), BODY, LATER, NOW) is Claim.CLAIMED
+
+    monkeypatch.setattr("kbs.storage.handshakes.sleep", pause)
+    looking.look()
+    assert not late
+    with looking._journal:
+        assert looking._catch_up() == 0
+    for name in ("late one", "late two"):
+        assert looking.claim(name, BODY, LATER, NOW) is Claim.IN_PROGRESS
+    assert [looking.token(f"c{number}", NOW) for number in range(10)] == [f"token {number}" for number in range(10)]
 
 
 def test_segments_go_once_everything_in_them_has_expired(

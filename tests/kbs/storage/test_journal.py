@@ -74,6 +74,29 @@ def test_all_read_what_any_wrote_over_many_segments(open_journal: Callable[..., 
     assert len([*(tmp_path / "journal").glob("*.log")]) > 10
 
 
+@pytest.mark.parametrize("most", [1, 2, 5, 59, 60, 61])
+def test_who_reads_in_steps_reads_the_same(open_journal: Callable[..., Journal], most: int) -> None:
+    writer = Reader(open_journal())
+    expected = [(b"key%d" % number, b"p" * (number * 7 % 100)) for number in range(60)]
+    writer.write(*expected)
+    journal, seen, steps = open_journal(), list[bytes](), 0
+    taken = most
+    while taken == most:
+        with journal:
+            news = journal.news(most)
+            if news is None:
+                news = journal.news(most)
+            assert news is not None
+            found = [*news]
+        taken, steps = len(found), steps + 1
+        assert taken <= most
+        seen += [entry.key for entry in found if entry.kind == KIND]
+    assert seen == [key for key, _ in expected]
+    assert steps > 60 // most
+    with journal:
+        assert journal.news(most) == ()
+
+
 @pytest.mark.parametrize("cut", range(1, 17))
 def test_half_a_record_of_a_dead_writer_is_cut(open_journal: Callable[..., Journal], tmp_path: Path, cut: int) -> None:
     one, two = Reader(open_journal()), Reader(open_journal())
