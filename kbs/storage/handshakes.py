@@ -157,6 +157,7 @@ _MOMENT: Final = struct.Struct(">Q")
 _STATE_BITS, _OFFSET_BITS, _SEGMENT_BITS = 3, 40, 24
 _OFFSET_SHIFT: Final = _STATE_BITS
 _SEGMENT_SHIFT: Final = _OFFSET_SHIFT + _OFFSET_BITS
+_SEGMENT_MASK: Final = (1 << _SEGMENT_BITS) - 1
 _EXPIRY_SHIFT: Final = _SEGMENT_SHIFT + _SEGMENT_BITS
 
 
@@ -167,7 +168,7 @@ def _packed(state: int, expires: int, segment: int, offset: int) -> int:
 
 def _place(packed: int) -> tuple[int, int]:
     """Segment and offset of the last record."""
-    return packed >> _SEGMENT_SHIFT & (1 << _SEGMENT_BITS) - 1, packed >> _OFFSET_SHIFT & (1 << _OFFSET_BITS) - 1
+    return packed >> _SEGMENT_SHIFT & _SEGMENT_MASK, packed >> _OFFSET_SHIFT & (1 << _OFFSET_BITS) - 1
 
 
 def _state(packed: int) -> int:
@@ -244,7 +245,7 @@ class FileHandshakeStore:
     def _learn(self, key: bytes, state: int, expires: int, segment: int, offset: int) -> None:
         before = self._known.get(key)
         if before is not None:
-            self._in_segment[_place(before)[0]] -= 1
+            self._in_segment[before >> _SEGMENT_SHIFT & _SEGMENT_MASK] -= 1
             self._mine.pop(key, None)
         self._known[key] = _packed(state, expires, segment, offset)
         self._in_segment[segment] += 1

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from kbs.errors import StorageUnavailable
 from kbs.storage.database import unavailable
@@ -37,20 +37,17 @@ ROLL: Final = 0
 """Kind of the record that leads to the next segment; every other kind is the caller's."""
 
 _HEAD: Final = struct.Struct(">BHI")
+_HEAD_SIZE: Final = _HEAD.size
+_BEGINNING: Final = 64  # octets
 _CHUNK: Final = 1 << 20  # octets read at a time
 _MAX_PAYLOAD: Final = 1 << 20
 _USUAL: Final = 4096  # octets of a record that are read at once
 _SEGMENT: Final = re.compile(r"([0-9]{8})\.log")
 
 
-class Entry(NamedTuple):
-    """One record. `head` is the beginning of its payload, at least 64 octets where there are as many."""
-
-    kind: int
-    key: bytes
-    head: bytes
-    segment: int
-    offset: int
+Entry = tuple[int, bytes, bytes, int, int]
+"""One record: kind, key, beginning of the payload (64 octets, or all of it), segment, offset. Whoever begins
+may read 500 000 of them, and anything with names takes several times as long to make."""
 
 
 class Journal:
@@ -209,22 +206,22 @@ class Journal:
     def _parse(self, data: bytes, most: int) -> tuple[list[Entry], int, bool]:
         """The whole records in `data`, `most` of them, how many octets they are, and whether the last one is ROLL."""
         found: list[Entry] = []
-        position, end = 0, len(data)
-        while position + _HEAD.size <= end and len(found) < most:
-            kind, key_size, size = _HEAD.unpack_from(data, position)
+        position, end, unpack, segment, offset = 0, len(data), _HEAD.unpack_from, self._tail, self._end
+        while position + _HEAD_SIZE <= end and len(found) < most:
+            kind, key_size, size = unpack(data, position)
             if size > _MAX_PAYLOAD:
                 self._is_lost = True
                 raise self._unavailable(f"segment {self._tail} is damaged; remove the folder to begin anew")
-            start = position + _HEAD.size
+            start = position + _HEAD_SIZE
             payload = start + key_size
-            if payload + size > end:
+            after = payload + size
+            if after > end:
                 break
-            offset, position = self._end + position, payload + size
             if kind == ROLL:
-                return found, position, True
-            found.append(
-                Entry(kind, data[start:payload], data[payload : min(position, payload + 64)], self._tail, offset)
-            )
+                return found, after, True
+            head = data[payload : payload + _BEGINNING if size > _BEGINNING else after]
+            found.append((kind, data[start:payload], head, segment, offset + position))
+            position = after
         return found, position, False
 
     def payload(self, segment: int, offset: int) -> bytes:

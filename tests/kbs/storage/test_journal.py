@@ -48,7 +48,7 @@ class Reader:
             self.seen.clear()
             news = self.journal.news()
         self.seen += [
-            (entry.key, self.journal.payload(entry.segment, entry.offset)) for entry in [*news] if entry.kind == KIND
+            (key, self.journal.payload(segment, offset)) for kind, key, _, segment, offset in [*news] if kind == KIND
         ]
 
     def write(self, *records: tuple[bytes, bytes]) -> None:
@@ -90,7 +90,7 @@ def test_who_reads_in_steps_reads_the_same(open_journal: Callable[..., Journal],
             found = [*news]
         taken, steps = len(found), steps + 1
         assert taken <= most
-        seen += [entry.key for entry in found if entry.kind == KIND]
+        seen += [key for kind, key, *_ in found if kind == KIND]
     assert seen == [key for key, _ in expected]
     assert steps > 60 // most
     with journal:
