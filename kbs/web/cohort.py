@@ -9,6 +9,7 @@ from typing import Final, Generic, TypeVar
 from kbs.lockstep import Steps, together
 
 T = TypeVar("T")
+_Member = tuple[Steps[T], Callable[[T | Exception], None]]
 
 GATHER_SECONDS: Final = 0.005
 """For which the first request waits for others, as long as they come."""
@@ -20,12 +21,12 @@ class Cohort(Generic[T]):
     """Takes requests of one event loop, and takes those that came through their steps together.
 
     Args:
-        through: called when all that gathered are through, after each was told.
+        through: called when all that gathered are through and were told; of a crowd, after each `MAX_TOGETHER` at most.
     """
 
     def __init__(self, through: Callable[[], None]) -> None:
         self._through = through
-        self._gathered: dict[str, list[tuple[Steps[T], Callable[[T | Exception], None]]]] = {}
+        self._gathered: dict[str, list[_Member[T]]] = {}
         self._count = 0
         self._looked = 0  # how many there were at the last look
         self._since = 0.0
@@ -49,14 +50,18 @@ class Cohort(Generic[T]):
             loop.call_soon(self._look, loop)
             return
         gathered, self._gathered, self._count = self._gathered, {}, 0
+        told = 0
         for members in gathered.values():
             for start in range(0, len(members), MAX_TOGETHER):
-                self._go(members[start : start + MAX_TOGETHER], loop)
+                part = members[start : start + MAX_TOGETHER]
+                if told + len(part) > MAX_TOGETHER:
+                    self._through()  # of a crowd nobody waits for all others
+                    told = 0
+                self._go(part, loop)
+                told += len(part)
         self._through()
 
-    def _go(
-        self, members: list[tuple[Steps[T], Callable[[T | Exception], None]]], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def _go(self, members: list[_Member[T]], loop: asyncio.AbstractEventLoop) -> None:
         found = together([steps for steps, _ in members])
         for (_, done), outcome in zip(members, found, strict=True):
             try:

@@ -126,7 +126,25 @@ def test_a_crowd_goes_in_parts() -> None:
 
     run(act, seen)
     assert told == [str(number) for number in range(MAX_TOGETHER + 1)]
-    assert seen[-3:] == [f"{MAX_TOGETHER} begins", f"{MAX_TOGETHER} ends", "all through"]
+    assert seen[-4:] == ["all through", f"{MAX_TOGETHER} begins", f"{MAX_TOGETHER} ends", "all through"]
+    assert seen.count("all through") == 2
+
+
+def test_of_a_crowd_of_two_kinds_nobody_waits_for_all() -> None:
+    seen: Seen = []
+
+    def act(group: Cohort[str]) -> None:
+        for number in range(2 * MAX_TOGETHER):
+            kind = "xy"[number % 2]
+            group.join(kind, work(kind, seen), lambda _: None)
+
+    run(act, seen)
+    assert [each for each in seen if each in ("x ends", "y ends", "all through")] == [
+        *["x ends"] * MAX_TOGETHER,
+        "all through",
+        *["y ends"] * MAX_TOGETHER,
+        "all through",
+    ]
 
 
 def test_who_is_told_may_send_the_next() -> None:
