@@ -120,7 +120,7 @@ def test_a_password_that_changed_in_the_file_is_used(postgres: Cluster, tmp_path
     database._limits = QUICK
 
     def ends() -> None:
-        postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'guarded'")
+        postgres.run("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'guarded'")
 
     def without_rest() -> object:
         database._rest_until = 0.0  # after a failure it rests for as long as that took
