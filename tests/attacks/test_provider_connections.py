@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from rvps.proto import reference_pb2, reference_pb2_grpc
+from tests.bench.__main__ import cpu_seconds
 from tests.fakes.running_provider import RunningProvider
 
 pytestmark = [pytest.mark.server, pytest.mark.enable_socket]
@@ -97,10 +98,10 @@ def test_half_a_head_is_not_waited_for(service: RunningProvider) -> None:
 )
 def test_a_message_of_many_members_is_refused_unread(service: RunningProvider, body: bytes) -> None:
     """12 MiB of `[],` take seconds to read and 250 MiB to hold, and nobody needs a token to send them."""
-    began = time.monotonic()
+    began = cpu_seconds(service.process.pid)
     answer = httpx.post(
         f"http://{service.rest}/kbs/v0/admin/reference-values/submit", content=body[: 12 << 20], trust_env=False
     )
     assert answer.status_code == 422
     assert "members" in answer.json()["detail"]
-    assert time.monotonic() - began < 2
+    assert cpu_seconds(service.process.pid) - began < 2

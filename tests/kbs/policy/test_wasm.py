@@ -74,10 +74,10 @@ def test_a_new_version_of_the_reference_values_is_used_at_once(engine: WasmEngin
 
 @pytest.mark.parametrize("bomb", ["range", "loops", "text", "replace", "calls"])
 def test_bombs_are_stopped_and_the_engine_goes_on(engine: WasmEngine, bomb: str) -> None:
-    start = time.monotonic()
+    start = time.thread_time()
     with pytest.raises(PolicyBroken):
         engine.appraise(EVIDENCE, document({"bomb": bomb, "text": "x" * 4000}), snapshot())
-    assert time.monotonic() - start < 5
+    assert time.thread_time() - start < 5
     test_it_answers(engine)
 
 
