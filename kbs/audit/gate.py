@@ -172,10 +172,10 @@ class GroupCommit:
         self._flush(asyncio.get_running_loop())
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        gathered = self._gathered.pop(loop, ())
+        gathered = self._gathered.pop(loop, [])
         for start in range(0, len(gathered), MAX_BATCH):
             begun = loop.time()
-            answers = self._record([*gathered[start : start + MAX_BATCH]])
+            answers = self._record(gathered[start : start + MAX_BATCH])
             self._look_at(loop.time() - begun, loop)
             self._resolve(answers)
 
